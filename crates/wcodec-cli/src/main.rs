@@ -1,0 +1,2 @@
+//! The `wcodec` command.
+fn main() {}

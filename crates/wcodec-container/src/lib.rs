@@ -1,0 +1,1 @@
+//! The .wcodec file: writer, memory-mapped reader, directory, checksums

@@ -1,0 +1,1 @@
+//! Tiles, intra prediction and row/column scale classes

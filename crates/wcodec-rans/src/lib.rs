@@ -1,0 +1,1 @@
+//! 64-lane interleaved rANS for neural-network weights: tables, contexts, superblocks

@@ -1,0 +1,1 @@
+//! Reversible integer 8x8 DCT-II, ADST and bitplanes
