@@ -3,6 +3,8 @@
 use clap::{Parser, Subcommand};
 
 mod fetch_models;
+mod tensors;
+mod workspace;
 
 /// Developer commands of the wcodec repository.
 #[derive(Parser)]
