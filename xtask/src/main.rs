@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 mod fetch_models;
+mod make_fixtures;
 mod tensors;
 mod workspace;
 
@@ -18,10 +19,13 @@ struct Cli {
 enum Command {
     /// Build the real models used by tests and benches under target/models/.
     FetchModels(fetch_models::Args),
+    /// Cut the slices of real models under fixtures/ from target/models/, or check the ones that are there.
+    MakeFixtures(make_fixtures::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::FetchModels(args) => fetch_models::run(&args),
+        Command::MakeFixtures(args) => make_fixtures::run(&args),
     }
 }
