@@ -1,0 +1,156 @@
+//! The coder at its simplest: one state, one table, bytes. For short data, where 64 lanes would cost more than they save.
+//!
+//! State x ∈ [2^16, 2^32), words of 16 bits (J. Duda, "Asymmetric numeral systems", arXiv:1311.2540, §2; the streaming
+//! form with x ≥ L after every step). Symbols are encoded last to first, so that the decoder runs forwards.
+
+use crate::error::{Result, corrupt, truncated};
+use crate::freq::{FrequencyTable, TableSet};
+use crate::{RansError, STATE_LOW};
+
+/// One encoding step: pushes at most one word, returns the new state.
+#[inline]
+pub(crate) fn encode_step(mut x: u32, freq: u32, start: u32, table_bits: u32, words: &mut Vec<u16>) -> u32 {
+    if u64::from(x) >= u64::from(freq) << (32 - table_bits) {
+        words.push(x as u16);
+        x >>= 16;
+    }
+    ((x / freq) << table_bits) + (x % freq) + start
+}
+
+/// Encodes symbol indices with one table: the final state (4 bytes) and then the words, in decoding order.
+///
+/// # Errors
+/// [`RansError::BadArgument`] when a symbol is outside the alphabet or has no slot.
+pub fn encode(symbols: &[u8], table: &FrequencyTable) -> Result<Vec<u8>> {
+    let starts = table.starts();
+    let mut words = Vec::with_capacity(symbols.len() / 2);
+    let mut x = STATE_LOW;
+    for &s in symbols.iter().rev() {
+        let freq = table.freqs().get(usize::from(s)).copied().unwrap_or(0);
+        if freq == 0 {
+            return Err(RansError::BadArgument("symbol without a slot"));
+        }
+        x = encode_step(x, u32::from(freq), u32::from(starts[usize::from(s)]), table.table_bits(), &mut words);
+    }
+    let mut out = Vec::with_capacity(4 + 2 * words.len());
+    out.extend_from_slice(&x.to_le_bytes());
+    out.extend(words.iter().rev().flat_map(|w| w.to_le_bytes()));
+    Ok(out)
+}
+
+/// Decodes `count` symbol indices from bytes of [`encode`], all of which must be consumed.
+///
+/// # Errors
+/// Truncated when words are missing; corrupt when some are left or the last state is not the encoder's first.
+pub fn decode(bytes: &[u8], count: usize, table: &FrequencyTable) -> Result<Vec<u8>> {
+    let p = table.table_bits();
+    let mut slots = vec![0u8; 1 << p];
+    let starts = table.starts();
+    for (s, (&f, &start)) in table.freqs().iter().zip(&starts).enumerate() {
+        slots[usize::from(start)..usize::from(start) + usize::from(f)].fill(s as u8);
+    }
+    let Some((head, mut words)) = bytes.split_at_checked(4) else { return truncated("rANS state", bytes.len()) };
+    let mut x = u32::from_le_bytes(head.try_into().expect("4 bytes"));
+    if x < STATE_LOW {
+        return corrupt("rANS state below its interval", 0);
+    }
+    // A symbol can cost next to nothing, so `count` is bounded by the caller, not by the bytes: reserve in step with them.
+    let mut out = Vec::with_capacity(count.min(bytes.len().saturating_mul(64)));
+    for _ in 0..count {
+        let slot = x & ((1 << p) - 1);
+        let s = slots[slot as usize];
+        x = u32::from(table.freqs()[usize::from(s)]) * (x >> p) + slot - u32::from(starts[usize::from(s)]);
+        if x < STATE_LOW {
+            let Some((w, rest)) = words.split_at_checked(2) else {
+                return truncated("rANS words", bytes.len());
+            };
+            x = (x << 16) | u32::from(u16::from_le_bytes([w[0], w[1]]));
+            words = rest;
+        }
+        out.push(s);
+    }
+    if x != STATE_LOW || !words.is_empty() {
+        return corrupt("rANS final state", bytes.len() - words.len());
+    }
+    Ok(out)
+}
+
+/// Compresses bytes with a table of their own: one flag byte (0 stored, 1 coded), then for coded data the table set and
+/// the stream. Never more than one byte longer than the input.
+pub fn compress(data: &[u8]) -> Vec<u8> {
+    let coded = try_compress(data).filter(|c| c.len() <= data.len());
+    coded.unwrap_or_else(|| {
+        let mut out = vec![0];
+        out.extend_from_slice(data);
+        out
+    })
+}
+
+fn try_compress(data: &[u8]) -> Option<Vec<u8>> {
+    let mut counts = vec![0u64; 256];
+    for &b in data {
+        counts[usize::from(b)] += 1;
+    }
+    let best = (crate::freq::MIN_TABLE_BITS..=crate::freq::MAX_TABLE_BITS)
+        .filter_map(|p| {
+            let set = TableSet::from_counts(p, std::slice::from_ref(&counts)).ok()?;
+            let dense: Vec<u64> = set.values().iter().map(|&v| counts[usize::from(v)]).collect();
+            let bits = set.tables()[0].cost(&dense) + 8.0 * set.to_bytes().len() as f64;
+            Some((bits, set))
+        })
+        .min_by(|a, b| a.0.total_cmp(&b.0))?;
+    let set = best.1;
+    let mut index = [0u8; 256];
+    for (i, &v) in set.values().iter().enumerate() {
+        index[usize::from(v)] = i as u8;
+    }
+    let symbols: Vec<u8> = data.iter().map(|&b| index[usize::from(b)]).collect();
+    let mut out = vec![1];
+    out.extend(set.to_bytes());
+    out.extend(encode(&symbols, &set.tables()[0]).ok()?);
+    Some(out)
+}
+
+/// Restores `len` bytes from [`compress`].
+///
+/// # Errors
+/// Truncated or corrupt bytes, or data of another length.
+pub fn decompress(bytes: &[u8], len: usize) -> Result<Vec<u8>> {
+    match bytes.split_first() {
+        Some((0, stored)) if stored.len() == len => Ok(stored.to_vec()),
+        Some((0, _)) => corrupt("plain data: length", 1),
+        Some((1, coded)) => {
+            let (set, used) = TableSet::from_bytes(coded)?;
+            if set.values().iter().any(|&v| v > 255) {
+                return corrupt("plain data: alphabet", 1);
+            }
+            let symbols = decode(&coded[used..], len, &set.tables()[0])?;
+            Ok(symbols.iter().map(|&s| set.values()[usize::from(s)] as u8).collect())
+        }
+        Some(_) => corrupt("plain data: flag", 0),
+        None => truncated("plain data", 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn bytes_come_back(data in prop::collection::vec(prop_oneof![4 => 0u8..4, 1 => any::<u8>()], 0..2000)) {
+            let packed = compress(&data);
+            prop_assert!(packed.len() <= data.len() + 1);
+            prop_assert_eq!(decompress(&packed, data.len()).unwrap(), data.clone());
+            for cut in 0..packed.len().min(40) {
+                prop_assert!(decompress(&packed[..cut], data.len()).is_err() || data.is_empty());
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), len in 0usize..5000) {
+            let _ = decompress(&bytes, len);
+        }
+    }
+}
