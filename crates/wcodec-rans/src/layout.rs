@@ -40,7 +40,7 @@ impl HeadLayout {
             return Err(RansError::BadArgument("a head has 8 or 16 bits"));
         }
         let taken = u32::from(shift) + u32::from(sign);
-        let coded = u32::from(bits).checked_sub(taken).unwrap_or(0);
+        let coded = u32::from(bits).saturating_sub(taken);
         if !(1..=12).contains(&coded) {
             return Err(RansError::BadArgument("a coded field has 1 to 12 bits"));
         }
