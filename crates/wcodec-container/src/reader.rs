@@ -15,8 +15,8 @@ use crate::{
 /// A directory decodes to at most this many bytes.
 pub(crate) const MAX_DIRECTORY_LEN: u64 = 1 << 30;
 
-/// How many bytes a stored directory of `stored_len` bytes may decode to. Less than for blobs, since every directory byte
-/// may cost some thirty bytes of memory; checksums hardly compress, so true directories are far below it.
+/// How many bytes a stored directory of `stored_len` bytes may decode to. Less than for blobs, since a directory byte
+/// may cost up to some fifty bytes of memory; checksums hardly compress, so true directories are far below it.
 pub(crate) fn max_directory_len(stored_len: u64) -> u64 {
     stored_len.saturating_mul(64).saturating_add(1 << 20).min(MAX_DIRECTORY_LEN)
 }
@@ -117,6 +117,16 @@ impl ArchiveReader {
         })
     }
 
+    /// The bytes of an extent, after comparing their CRC-32 with `expected`. `what` names them in the error.
+    ///
+    /// # Errors
+    /// `ChecksumMismatch`; `Truncated` if the file ends before the extent does.
+    pub fn verified_bytes(&self, extent: Extent, expected: u32, what: impl FnOnce() -> String) -> Result<&[u8]> {
+        let bytes = self.bytes(extent)?;
+        check_crc(expected, crc32(bytes), extent.offset, what)?;
+        Ok(bytes)
+    }
+
     /// The stored bytes of one chunk, unchecked. Takes time linear in `chunk`: to visit all chunks, go through
     /// [`TensorEntry::chunk_extents`].
     ///
@@ -126,17 +136,14 @@ impl ArchiveReader {
         self.bytes(tensor.chunk_extent(chunk)?)
     }
 
-    /// The stored bytes of one chunk, after comparing their checksum.
+    /// The stored bytes of one chunk, after comparing their checksum. Takes time linear in `chunk`, too.
     ///
     /// # Errors
     /// `ChecksumMismatch`; `BadArgument` if there is no such chunk.
     pub fn verify_chunk(&self, tensor: &TensorEntry, chunk: usize) -> Result<&[u8]> {
         let extent = tensor.chunk_extent(chunk)?;
-        let bytes = self.bytes(extent)?;
-        check_crc(tensor.chunks[chunk].crc32_compressed, crc32(bytes), extent.offset, || {
-            format!("tensor `{}`, chunk {chunk}", tensor.name)
-        })?;
-        Ok(bytes)
+        let expected = tensor.chunks[chunk].crc32_compressed;
+        self.verified_bytes(extent, expected, || format!("tensor `{}`, chunk {chunk}", tensor.name))
     }
 
     /// The bytes of a tensor's index, after comparing their checksum. Empty for a tensor without one.
@@ -144,11 +151,7 @@ impl ArchiveReader {
     /// # Errors
     /// `ChecksumMismatch`.
     pub fn index_bytes(&self, tensor: &TensorEntry) -> Result<&[u8]> {
-        let bytes = self.bytes(tensor.index)?;
-        check_crc(tensor.index_crc32, crc32(bytes), tensor.index.offset, || {
-            format!("tensor `{}`, index", tensor.name)
-        })?;
-        Ok(bytes)
+        self.verified_bytes(tensor.index, tensor.index_crc32, || format!("tensor `{}`, index", tensor.name))
     }
 
     /// Compares all checksums of a tensor's stored bytes: payload, every chunk, index. Decodes nothing.
@@ -156,14 +159,12 @@ impl ArchiveReader {
     /// # Errors
     /// `ChecksumMismatch`, naming the first chunk that is damaged.
     pub fn verify_stored(&self, tensor: &TensorEntry) -> Result<()> {
-        for (chunk, (extent, entry)) in tensor.chunk_extents().zip(&tensor.chunks).enumerate() {
-            check_crc(entry.crc32_compressed, crc32(self.bytes(extent)?), extent.offset, || {
-                format!("tensor `{}`, chunk {chunk}", tensor.name)
-            })?;
+        for (number, (extent, chunk)) in tensor.chunk_extents().zip(&tensor.chunks).enumerate() {
+            let what = || format!("tensor `{}`, chunk {number}", tensor.name);
+            self.verified_bytes(extent, chunk.crc32_compressed, what)?;
         }
-        check_crc(tensor.crc32_compressed, crc32(self.bytes(tensor.payload)?), tensor.payload.offset, || {
-            format!("tensor `{}`, payload", tensor.name)
-        })?;
+        let what = || format!("tensor `{}`, payload", tensor.name);
+        self.verified_bytes(tensor.payload, tensor.crc32_compressed, what)?;
         self.index_bytes(tensor).map(|_| ())
     }
 
