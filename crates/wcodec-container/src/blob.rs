@@ -4,7 +4,6 @@ use crate::Extent;
 
 /// How a blob's bytes are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum BlobCoding {
     /// As they are.
     #[default]

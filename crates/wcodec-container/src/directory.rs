@@ -82,7 +82,6 @@ pub struct FileEntry {
 
 /// A part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Segment {
     /// Bytes that belong to no tensor.
     Literal(Blob),

@@ -55,7 +55,7 @@ pub(crate) fn decompress_frame_at(
     what: &dyn Fn() -> String,
 ) -> Result<Vec<u8>> {
     let corrupt = |why: &str| ContainerError::corrupt(format!("{}: {why}", what()), offset);
-    // zstd also takes skippable and, as it was built, pre-1.0 frames.
+    // zstd itself also takes skippable frames and, where it was built so, pre-1.0 ones.
     if !frame.starts_with(&FRAME_MAGIC) {
         return Err(corrupt("no zstd frame"));
     }
