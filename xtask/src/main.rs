@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+mod bench_peers;
 mod fetch_models;
 mod make_fixtures;
 mod tensors;
@@ -19,6 +20,8 @@ struct Cli {
 enum Command {
     /// Build the real models used by tests and benches under target/models/.
     FetchModels(fetch_models::Args),
+    /// Measure wcodec beside other lossless codecs, on one thread.
+    BenchPeers(bench_peers::Args),
     /// Cut the slices of real models under fixtures/ from target/models/, or check the ones that are there.
     MakeFixtures(make_fixtures::Args),
 }
@@ -26,6 +29,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::FetchModels(args) => fetch_models::run(&args),
+        Command::BenchPeers(args) => bench_peers::run(&args),
         Command::MakeFixtures(args) => make_fixtures::run(&args),
     }
 }

@@ -25,7 +25,7 @@ impl Tensor {
     pub(crate) fn first_rows(&self, rows: usize) -> Result<Tensor> {
         let &all = self.shape.first().with_context(|| format!("tensor {} has no rows", self.name))?;
         let kept = rows.min(all);
-        let row_bytes = if all == 0 { 0 } else { self.data.len() / all };
+        let row_bytes = self.data.len().checked_div(all).unwrap_or(0);
         let mut shape = self.shape.clone();
         shape[0] = kept;
         Ok(Tensor { shape, data: self.data[..kept * row_bytes].to_vec(), ..self.clone() })
