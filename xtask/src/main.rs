@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 mod bench_peers;
+mod build_kernels;
 mod fetch_models;
 mod make_fixtures;
 mod tensors;
@@ -18,6 +19,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Compile kernels/*.cu to the PTX that crates/wcodec-kernels holds, or check that it is current.
+    BuildKernels(build_kernels::Args),
     /// Build the real models used by tests and benches under target/models/.
     FetchModels(fetch_models::Args),
     /// Measure wcodec beside other lossless codecs, on one thread.
@@ -28,6 +31,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::BuildKernels(args) => build_kernels::run(&args),
         Command::FetchModels(args) => fetch_models::run(&args),
         Command::BenchPeers(args) => bench_peers::run(&args),
         Command::MakeFixtures(args) => make_fixtures::run(&args),

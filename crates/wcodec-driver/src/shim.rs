@@ -61,7 +61,11 @@ fn library() -> &'static Result<Library, Vec<String>> {
             // SAFETY: the driver's initialisers have no preconditions; other programs load it in the same way.
             match unsafe { Library::new(*name) } {
                 Ok(library) => return Ok(library),
-                Err(error) => tried.push(format!("{name}: {error}")),
+                Err(error) => {
+                    // libloading keeps the loader's own words in the source.
+                    let reason = std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string);
+                    tried.push(format!("{name}: {reason}"));
+                }
             }
         }
         Err(tried)
