@@ -24,6 +24,9 @@ pub(crate) struct Args {
     /// Runs of each operation; slow ones stop after 20 seconds.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
+    /// Leave out this codec (its name in the table, such as "zstd -19"); may be given several times.
+    #[arg(long, value_name = "CODEC")]
+    skip: Vec<String>,
     /// Use the peers as they are installed under target/peers.
     #[arg(long)]
     no_install: bool,
@@ -40,7 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(path) => Some(path.canonicalize().with_context(|| format!("no binary {}", path.display()))?),
         None => build_wcodec()?,
     };
-    let report = measure(&python, wcodec.as_deref(), args.runs, &files)?;
+    let report = measure(&python, wcodec.as_deref(), args, &files)?;
     print!("{}", table(&report)?);
     if let Some(path) = &args.json {
         let mut text = serde_json::to_string_pretty(&report)?;
@@ -119,13 +122,14 @@ fn build_wcodec() -> Result<Option<PathBuf>> {
     Ok(Some(Path::new(target).join("release").join(format!("wcodec{}", std::env::consts::EXE_SUFFIX))))
 }
 
-fn measure(python: &Path, wcodec: Option<&Path>, runs: u32, files: &[PathBuf]) -> Result<Value> {
+fn measure(python: &Path, wcodec: Option<&Path>, args: &Args, files: &[PathBuf]) -> Result<Value> {
     let mut command = Command::new(python);
     command.arg("-W").arg("ignore").arg(workspace::root().join("xtask").join("peers").join("bench_peers.py"));
-    command.args(["--runs", &runs.to_string()]).args(files);
+    command.args(["--runs", &args.runs.to_string()]).args(args.skip.iter().map(|codec| format!("--skip={codec}")));
     if let Some(wcodec) = wcodec {
         command.arg("--wcodec").arg(wcodec);
     }
+    command.args(files);
     // For libraries that size a thread pool themselves; the script also pins itself to one CPU.
     command.envs([("OMP_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"), ("RAYON_NUM_THREADS", "1")]);
     // Freed memory stays mapped (mallopt(3)): no codec pays page faults for its output buffer again in every run.
