@@ -1,6 +1,6 @@
 //! How fast the first device runs this crate's own kernels: `cargo run --release -p wcodec-cuda --example throughput`.
 //!
-//! The first column is host time for everything that `crc32_device` does, the second the floor: a kernel that only moves
+//! The CRC counts host time for everything that `crc32_device` does; the floor is device time of a kernel that only moves
 //! as many bytes as a decoder of ratio 2/3 would.
 
 use std::time::Instant;
@@ -22,7 +22,7 @@ fn main() -> Result<(), CudaError> {
     let (start, end) = (Event::new(&context)?, Event::new(&context)?);
     for bytes in [16 << 20, 256 << 20, 3 << 30] {
         let mut output = DeviceBuffer::zeroed(&stream, bytes)?;
-        let input = DeviceBuffer::zeroed(&stream, bytes / 3 * 2 & !15)?;
+        let input = DeviceBuffer::zeroed(&stream, (bytes / 3 * 2) & !15)?;
 
         // The first call loads the kernel.
         crc32_device(&stream, &[output.as_slice()])?;
