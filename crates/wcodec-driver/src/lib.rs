@@ -55,7 +55,7 @@ pub enum DriverError {
     /// No driver library could be opened.
     #[error("no CUDA driver is installed (tried {})", .tried.join("; "))]
     Missing {
-        /// Each library that was tried, with the loader's reason.
+        /// One line per library that was tried: its name and the loader's reason.
         tried: Vec<String>,
     },
     /// The driver library is there, but does not work.

@@ -64,7 +64,7 @@ fn library() -> &'static Result<Library, Vec<String>> {
                 Err(error) => {
                     // libloading keeps the loader's own words in the source.
                     let reason = std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string);
-                    tried.push(format!("{name}: {reason}"));
+                    tried.push(if reason.contains(name) { reason } else { format!("{name}: {reason}") });
                 }
             }
         }

@@ -14,7 +14,7 @@ fn cust_agrees_with_available() {
             }
         }
         Err(wcodec_driver::DriverError::Missing { tried }) => {
-            assert!(tried[0].starts_with("libcuda.so.1: "), "{tried:?}");
+            assert!(tried[0].contains("libcuda.so.1"), "{tried:?}");
             assert_eq!(cust::init(cust::CudaFlags::empty()), Err(CudaError::NoDevice));
             assert_eq!(cust::device::Device::num_devices(), Err(CudaError::NoDevice));
             assert_eq!(cust::quick_init().err(), Some(CudaError::NoDevice));
