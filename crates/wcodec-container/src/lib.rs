@@ -66,6 +66,7 @@ pub use error::{ContainerError, Result};
 pub use extent::{CHUNK_ALIGN, Extent, align_up};
 pub use frame::{compress_frame, decompress_frame, max_decoded_len};
 pub use header::{FLAGS_IGNORABLE, FileHeader, HEADER_LEN, MAGIC};
+pub use map::MappedFile;
 pub use reader::ArchiveReader;
 pub use sink::{ArchiveSink, TensorPayload};
 pub use trailer::{END_MAGIC, TRAILER_LEN, Trailer};

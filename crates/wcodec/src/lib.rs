@@ -1,1 +1,35 @@
-//! Lossless compression of neural-network weights
+//! Lossless compression of neural-network weights.
+//!
+//! ```no_run
+//! # fn main() -> wcodec::Result<()> {
+//! use wcodec::{Archive, EncodeOptions};
+//! wcodec::compress("model.safetensors", "model.wcodec", &EncodeOptions::default(), &())?;
+//! let archive = Archive::open("model.wcodec")?;
+//! let weights: Vec<u8> = archive.tensor("model.embed_tokens.weight")?.decode()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! This crate composes the others: [`wcodec_rans`] codes, [`wcodec_predict`] and [`wcodec_transform`] model, [`wcodec_container`] holds.
+//! It works in the current rayon pool; to use another, call it inside `ThreadPool::install`.
+
+mod archive;
+mod checkpoint;
+mod error;
+mod format;
+mod frames;
+mod lanes;
+mod mode;
+mod options;
+mod report;
+mod small;
+mod tensor;
+mod wire;
+
+pub use archive::{Archive, Tensor};
+pub use checkpoint::{compress, decompress, verify};
+pub use error::{Error, Result};
+pub use mode::Mode;
+pub use options::{EncodeOptions, Level, ModeChoice};
+pub use report::{Progress, Report, TensorReport};
+pub use wcodec_container::DtypeCode;

@@ -1,0 +1,353 @@
+//! Reading an archive: whole tensors, row ranges, rectangles.
+
+use std::ops::Range;
+use std::path::Path;
+
+use rayon::prelude::*;
+use wcodec_container::{ArchiveReader, DtypeCode, Extent, TensorEntry, crc32};
+
+use crate::error::{Error, Result};
+use crate::frames::FrameDecoder;
+use crate::lanes::LanesDecoder;
+use crate::mode::Mode;
+use crate::small;
+
+/// An open `.wcodec` archive.
+///
+/// ```
+/// # fn main() -> wcodec::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let (input, output) = (folder.path().join("m.safetensors"), folder.path().join("m.wcodec"));
+/// # let header = br#"{"w":{"dtype":"U8","shape":[2,3],"data_offsets":[0,6]}}"#;
+/// # let mut file = (header.len() as u64).to_le_bytes().to_vec();
+/// # file.extend_from_slice(header);
+/// # file.extend_from_slice(&[1, 2, 3, 4, 5, 6]);
+/// # std::fs::write(&input, file).unwrap();
+/// # wcodec::compress(&input, &output, &wcodec::EncodeOptions::default(), &())?;
+/// let archive = wcodec::Archive::open(&output)?;
+/// let tensor = archive.tensor("w")?;
+/// assert_eq!(tensor.shape(), [2, 3]);
+/// assert_eq!(tensor.decode()?, [1, 2, 3, 4, 5, 6]);
+/// assert_eq!(tensor.rows(1..2)?, [4, 5, 6]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Archive {
+    reader: ArchiveReader,
+}
+
+impl Archive {
+    /// Opens and validates an archive; the file is memory-mapped and must not change while it is open.
+    ///
+    /// # Errors
+    /// [`Error::Container`] when the file is no archive, damaged, or of an unknown version.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Ok(Self { reader: ArchiveReader::open(path)? })
+    }
+
+    /// An archive in memory.
+    ///
+    /// # Errors
+    /// As [`Archive::open`].
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
+        Ok(Self { reader: ArchiveReader::from_bytes(bytes)? })
+    }
+
+    /// The container underneath: directory, files, checksums.
+    pub fn container(&self) -> &ArchiveReader {
+        &self.reader
+    }
+
+    /// Number of tensors.
+    pub fn len(&self) -> usize {
+        self.reader.directory().tensors.len()
+    }
+
+    /// Whether there are no tensors.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Names of all tensors, in archive order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.reader.directory().tensors.iter().map(|t| t.name.as_str())
+    }
+
+    /// The first tensor of that name.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTensor`]; [`Error::Corrupt`] or [`Error::Rans`] when its parameters are damaged.
+    pub fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
+        let index = self.reader.find(name).ok_or_else(|| Error::NoSuchTensor(name.to_owned()))?;
+        self.tensor_at(index)
+    }
+
+    /// Tensor number `index`, in archive order.
+    ///
+    /// # Errors
+    /// As [`Archive::tensor`].
+    pub fn tensor_at(&self, index: usize) -> Result<Tensor<'_>> {
+        let directory = self.reader.directory();
+        let entry = directory.tensors.get(index).ok_or_else(|| Error::NoSuchTensor(format!("number {index}")))?;
+        let offset = self.reader.trailer().directory.offset;
+        let mode = Mode::from_code(entry.mode)
+            .ok_or_else(|| Error::corrupt(&entry.name, offset, format!("unknown mode {}", entry.mode)))?;
+        let index = self.reader.index_bytes(entry)?;
+        let decoder = match mode {
+            Mode::Lanes => Decoder::Lanes(Box::new(LanesDecoder::new(entry, index, &directory.pool, offset)?)),
+            Mode::Zstd => Decoder::Frames(FrameDecoder::new(entry, index, offset)?),
+            Mode::Plain => Decoder::Plain,
+            Mode::Store => Decoder::Store,
+            Mode::Integer => return Err(Error::corrupt(&entry.name, offset, "integer mode")),
+        };
+        Ok(Tensor { reader: &self.reader, entry, mode, decoder, extents: entry.chunk_extents().collect() })
+    }
+}
+
+/// A tensor of an archive, with its decoder prepared.
+pub struct Tensor<'a> {
+    reader: &'a ArchiveReader,
+    entry: &'a TensorEntry,
+    mode: Mode,
+    decoder: Decoder,
+    extents: Vec<Extent>,
+}
+
+enum Decoder {
+    Store,
+    Plain,
+    Frames(FrameDecoder),
+    Lanes(Box<LanesDecoder>),
+}
+
+/// Buffers that a thread reuses from chunk to chunk.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    lanes: crate::lanes::Scratch,
+    planes: Vec<u8>,
+}
+
+impl Tensor<'_> {
+    /// The tensor's name.
+    pub fn name(&self) -> &str {
+        &self.entry.name
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DtypeCode {
+        self.entry.dtype
+    }
+
+    /// Dimensions, outermost first.
+    pub fn shape(&self) -> &[u64] {
+        &self.entry.shape
+    }
+
+    /// The tool chain that coded it.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Decoded bytes.
+    pub fn byte_len(&self) -> u64 {
+        self.entry.decoded_len
+    }
+
+    /// Stored bytes: payload and index, without the directory entry.
+    pub fn stored_len(&self) -> u64 {
+        self.entry.payload.len + self.entry.index.len
+    }
+
+    /// The directory entry.
+    pub fn entry(&self) -> &TensorEntry {
+        self.entry
+    }
+
+    /// Decodes the tensor.
+    ///
+    /// # Errors
+    /// As [`Tensor::decode_into`].
+    pub fn decode(&self) -> Result<Vec<u8>> {
+        let len = self.checked_len()?;
+        let mut out = Vec::new();
+        // The length is the archive's word; ask for the memory, do not take it for granted.
+        out.try_reserve_exact(len)
+            .map_err(|_| Error::BadArgument(format!("tensor `{}`: no memory for {len} bytes", self.name())))?;
+        out.resize(len, 0);
+        self.decode_into(&mut out)?;
+        Ok(out)
+    }
+
+    /// Decodes the tensor into `out`, in parallel in the current rayon pool. Every byte is checked against its CRC.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] unless `out` has [`Tensor::byte_len`] bytes; [`Error::Rans`], [`Error::Corrupt`] or
+    /// [`Error::Checksum`] for damaged data, after which `out` holds anything.
+    pub fn decode_into(&self, out: &mut [u8]) -> Result<()> {
+        if out.len() as u64 != self.entry.decoded_len {
+            return Err(Error::BadArgument(format!(
+                "tensor `{}` has {} bytes, the buffer {}",
+                self.name(), self.entry.decoded_len, out.len()
+            )));
+        }
+        let mut parts = Vec::with_capacity(self.entry.chunks.len());
+        let mut rest = out;
+        for chunk in &self.entry.chunks {
+            let (part, tail) = rest.split_at_mut(chunk.decoded_len as usize);
+            parts.push(part);
+            rest = tail;
+        }
+        parts
+            .into_par_iter()
+            .enumerate()
+            .try_for_each_init(Scratch::default, |scratch, (chunk, part)| self.decode_chunk(chunk, part, scratch))
+    }
+
+    /// Number of chunks.
+    pub(crate) fn chunks(&self) -> usize {
+        self.entry.chunks.len()
+    }
+
+    /// Decoded bytes of chunk `chunk`.
+    pub(crate) fn chunk_len(&self, chunk: usize) -> u64 {
+        self.entry.chunks[chunk].decoded_len
+    }
+
+    /// Decodes one chunk and checks its CRC.
+    pub(crate) fn decode_chunk(&self, chunk: usize, out: &mut [u8], scratch: &mut Scratch) -> Result<()> {
+        let extent = self.extents[chunk];
+        let bytes = self.reader.bytes(extent)?;
+        match &self.decoder {
+            Decoder::Lanes(lanes) => lanes.decode_chunk(chunk, bytes, extent.offset, out, &mut scratch.lanes)?,
+            Decoder::Frames(frames) => frames.decode_chunk(chunk, bytes, extent.offset, out, &mut scratch.planes)?,
+            Decoder::Plain => small::decode(self.entry, bytes, extent.offset, out)?,
+            Decoder::Store if bytes.len() == out.len() => out.copy_from_slice(bytes),
+            Decoder::Store => {
+                return Err(Error::corrupt(self.name(), extent.offset, "stored chunk of another length"));
+            }
+        }
+        let (expected, found) = (self.entry.chunks[chunk].crc32_decoded, crc32(out));
+        if expected != found {
+            return Err(Error::Checksum { what: format!("tensor `{}`, chunk {chunk}", self.name()), expected, found });
+        }
+        Ok(())
+    }
+
+    /// Checks the stored bytes' CRC and that everything decodes to its recorded CRC.
+    ///
+    /// # Errors
+    /// As [`Tensor::decode_into`], and [`Error::Container`] for a checksum of stored bytes.
+    pub fn verify(&self) -> Result<()> {
+        self.reader.verify_stored(self.entry)?;
+        let parts: Vec<u32> = (0..self.chunks())
+            .into_par_iter()
+            .map_init(|| (Scratch::default(), Vec::new()), |(scratch, buffer), chunk| {
+                buffer.resize(self.chunk_len(chunk) as usize, 0);
+                self.decode_chunk(chunk, buffer, scratch).map(|()| self.entry.chunks[chunk].crc32_decoded)
+            })
+            .collect::<Result<_>>()?;
+        let mut whole = wcodec_container::Crc32::new();
+        parts.iter().zip(&self.entry.chunks).for_each(|(&crc, chunk)| whole.combine(crc, chunk.decoded_len));
+        if whole.value() != self.entry.crc32_decoded {
+            return Err(Error::Checksum {
+                what: format!("tensor `{}`", self.name()),
+                expected: self.entry.crc32_decoded,
+                found: whole.value(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Rows of the tensor as a matrix: its first dimension (1 for a scalar).
+    pub fn row_count(&self) -> u64 {
+        self.entry.shape.first().copied().unwrap_or(1)
+    }
+
+    /// Columns of the tensor as a matrix: the product of the other dimensions.
+    pub fn col_count(&self) -> u64 {
+        self.entry.shape.iter().skip(1).product()
+    }
+
+    /// Rows `rows` of the tensor, decoding only the superblocks (or frames) that hold them.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] for rows that are not there or a dtype whose rows are no whole bytes; else as
+    /// [`Tensor::decode_into`].
+    pub fn rows(&self, rows: Range<u64>) -> Result<Vec<u8>> {
+        self.rect(rows, 0..self.col_count())
+    }
+
+    /// The rectangle `rows` × `cols` of the tensor as a matrix (first dimension × the others), row by row.
+    ///
+    /// Chunks of which only a part is decoded are checked by the CRC of their stored bytes.
+    ///
+    /// # Errors
+    /// As [`Tensor::rows`].
+    pub fn rect(&self, rows: Range<u64>, cols: Range<u64>) -> Result<Vec<u8>> {
+        let (row_count, col_count) = (self.row_count(), self.col_count());
+        if rows.start > rows.end || rows.end > row_count || cols.start > cols.end || cols.end > col_count {
+            return Err(Error::BadArgument(format!(
+                "tensor `{}` is {row_count} × {col_count}; there is no rectangle {rows:?} × {cols:?}", self.name()
+            )));
+        }
+        let Some(element) = self.dtype().bits().filter(|b| b % 8 == 0).map(|b| (b / 8) as usize) else {
+            return Err(Error::BadArgument(format!("tensor `{}`: elements are no whole bytes", self.name())));
+        };
+        self.checked_len()?;
+        let [rows, cols] = [rows, cols].map(|r| r.start as usize..r.end as usize);
+        let mut out = vec![0u8; rows.len() * cols.len() * element];
+        if out.is_empty() {
+            return Ok(out);
+        }
+        let row_bytes = col_count as usize * element;
+        let mut scratch = Scratch::default();
+        let mut start = 0usize;
+        for chunk in 0..self.chunks() {
+            let bytes = start..start + self.chunk_len(chunk) as usize;
+            start = bytes.end;
+            if bytes.end <= rows.start * row_bytes || bytes.start >= rows.end * row_bytes {
+                continue;
+            }
+            match &self.decoder {
+                Decoder::Lanes(lanes) if lanes.params.geometry.cols == col_count as usize => {
+                    let held = lanes.params.geometry.chunk_rows(chunk);
+                    let wanted = held.start.max(rows.start)..held.end.min(rows.end);
+                    let stride = cols.len() * element;
+                    let to = (wanted.start - rows.start) * stride..(wanted.end - rows.start) * stride;
+                    let stored = self.reader.verified_bytes(self.extents[chunk], self.entry.chunks[chunk].crc32_compressed, || {
+                        format!("tensor `{}`, chunk {chunk}", self.name())
+                    })?;
+                    lanes.decode_rect(
+                        chunk, stored, self.extents[chunk].offset, wanted, cols.clone(), &mut out[to], &mut scratch.lanes,
+                    )?;
+                }
+                _ => {
+                    let mut whole = vec![0u8; bytes.len()];
+                    self.decode_chunk(chunk, &mut whole, &mut scratch)?;
+                    copy_rows(&whole, bytes, row_bytes, &rows, cols.start * element..cols.end * element, &mut out);
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    fn checked_len(&self) -> Result<usize> {
+        usize::try_from(self.entry.decoded_len)
+            .map_err(|_| Error::BadArgument(format!("tensor `{}` is larger than memory can be", self.name())))
+    }
+}
+
+/// Copies what `part` (bytes `at` of a matrix with `row_bytes` per row) holds of `rows` × `within` (bytes of a row) into the dense `out`.
+fn copy_rows(part: &[u8], at: Range<usize>, row_bytes: usize, rows: &Range<usize>, within: Range<usize>, out: &mut [u8]) {
+    let first = rows.start.max(at.start / row_bytes);
+    let last = rows.end.min(at.end.div_ceil(row_bytes));
+    for row in first..last {
+        let wanted = row * row_bytes + within.start..row * row_bytes + within.end;
+        let held = wanted.start.max(at.start)..wanted.end.min(at.end);
+        if held.start < held.end {
+            let to = (row - rows.start) * within.len() + (held.start - wanted.start);
+            out[to..to + held.len()].copy_from_slice(&part[held.start - at.start..held.end - at.start]);
+        }
+    }
+}

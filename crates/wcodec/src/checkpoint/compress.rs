@@ -1,0 +1,299 @@
+//! Writing an archive from a checkpoint.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use rayon::prelude::*;
+use wcodec_container::{
+    ArchiveWriter, BlobPolicy, Crc32, Directory, FileEntry, Segment, TensorEntry, TensorPayload, WriterOptions, crc32,
+};
+
+use super::input::{self, InputFile, InputTensor};
+use super::{KIND, KIND_FILE, KIND_FOLDER};
+use crate::error::{Error, Result};
+use crate::options::EncodeOptions;
+use crate::report::{Progress, Report, TensorReport};
+use crate::tensor::{self, EncodedChunk, IndexPart, Prepared, Source};
+use crate::wire::put_varint;
+
+/// Tensors up to this size are encoded side by side, whole; larger ones one by one, chunk by chunk.
+const WHOLE_TENSOR: usize = 8 << 20;
+/// Decoded bytes, per thread, of what is encoded at a time.
+const BATCH_BYTES: usize = 16 << 20;
+/// Literal bytes of one blob.
+const LITERAL_BYTES: usize = 1 << 20;
+
+/// Compresses a safetensors file or a checkpoint folder into one archive.
+///
+/// Works in the current rayon pool (`ThreadPool::install` chooses another); the archive's bytes do not depend on the number of threads.
+/// The target appears only when it is complete.
+///
+/// # Errors
+/// [`Error::Safetensors`] or [`Error::MissingShard`] for a damaged input, [`Error::Container`] when the target exists and
+/// [`EncodeOptions::overwrite`] is off or cannot be written, [`Error::Io`], [`Error::BadArgument`].
+pub fn compress(input: impl AsRef<Path>, output: impl AsRef<Path>, options: &EncodeOptions, progress: &dyn Progress) -> Result<Report> {
+    let (input, output) = (input.as_ref(), output.as_ref());
+    if !options.superblock_rows.is_multiple_of(16) || !(16..=512).contains(&options.superblock_rows) {
+        return Err(Error::BadArgument("superblock rows: a multiple of 16 from 16 to 512".into()));
+    }
+    let files = input::open(input)?;
+    let kind = if input.is_dir() { KIND_FOLDER } else { KIND_FILE };
+    progress.start(files.iter().map(|f| f.map.len() as u64).sum());
+    let writer = ArchiveWriter::create(output, WriterOptions { overwrite: options.overwrite, sync: false })?;
+    let mut archive = Assembly {
+        writer,
+        directory: Directory::default(),
+        report: Report::default(),
+        pool: HashMap::new(),
+        seen: HashMap::new(),
+        options,
+        progress,
+    };
+    archive.directory.metadata.insert(KIND.into(), kind.into());
+    for file in &files {
+        archive.file(file, &files)?;
+    }
+    let Assembly { writer, directory, mut report, .. } = archive;
+    report.archive_bytes = writer.finish(&directory)?;
+    Ok(report)
+}
+
+struct Assembly<'a> {
+    writer: ArchiveWriter,
+    directory: Directory,
+    report: Report,
+    /// Pool index of every blob, so that equal tables are stored once.
+    pool: HashMap<Vec<u8>, u64>,
+    /// Tensors by a fingerprint of their bytes: (file, tensor of the file, entry).
+    seen: HashMap<(usize, u32), Vec<(usize, usize, u32)>>,
+    options: &'a EncodeOptions,
+    progress: &'a dyn Progress,
+}
+
+impl Assembly<'_> {
+    fn file(&mut self, file: &InputFile, files: &[InputFile]) -> Result<()> {
+        let number = files.iter().position(|f| std::ptr::eq(f, file)).expect("a file of the checkpoint");
+        let mut segments = Vec::new();
+        let mut crc = Crc32::new();
+        let mut at = 0;
+        let mut next = 0;
+        while next < file.tensors.len() {
+            let batch = self.batch(&file.tensors[next..]);
+            let tensors = &file.tensors[next..next + batch];
+            let sources: Vec<Source<'_>> = tensors.iter().map(|t| source(file, t)).collect();
+            let originals: Vec<Option<u32>> =
+                (0..batch).map(|i| self.original(files, number, next + i, &sources[i])).collect();
+            let encoded = self.encode(&sources, &originals)?;
+            for ((tensor, original), encoded) in tensors.iter().zip(originals).zip(encoded) {
+                self.literal(file, at..tensor.bytes.start, &mut segments, &mut crc)?;
+                at = tensor.bytes.end;
+                let entry = match (original, encoded) {
+                    (Some(original), _) => self.alias(original, tensor),
+                    (None, Some((prepared, chunks))) => self.write(source(file, tensor), &prepared, chunks)?,
+                    (None, None) => self.stream(source(file, tensor))?,
+                };
+                crc.combine(entry.crc32_decoded, entry.decoded_len);
+                segments.push(Segment::Tensor { index: self.directory.tensors.len() as u32 });
+                self.directory.tensors.push(entry);
+            }
+            next += batch;
+        }
+        self.literal(file, at..file.map.len(), &mut segments, &mut crc)?;
+        self.report.files += 1;
+        self.report.decoded_bytes += file.map.len() as u64;
+        self.directory.files.push(FileEntry {
+            path: file.name.clone(),
+            len: file.map.len() as u64,
+            crc32: crc.value(),
+            segments,
+        });
+        Ok(())
+    }
+
+    /// How many of `tensors` to encode side by side; 1 for a large one.
+    fn batch(&self, tensors: &[InputTensor]) -> usize {
+        let budget = BATCH_BYTES * rayon::current_num_threads();
+        let mut bytes = 0;
+        let small = tensors
+            .iter()
+            .take_while(|t| {
+                bytes += t.bytes.len();
+                t.bytes.len() <= WHOLE_TENSOR && bytes <= budget
+            })
+            .count();
+        small.max(1)
+    }
+
+    /// Encodes a batch; `None` for what is an alias or is to be streamed.
+    fn encode(&self, sources: &[Source<'_>], originals: &[Option<u32>]) -> Result<Vec<Option<(Prepared, Vec<EncodedChunk>)>>> {
+        sources
+            .par_iter()
+            .zip(originals)
+            .map(|(&source, original)| {
+                if original.is_some() || source.data.len() > WHOLE_TENSOR {
+                    return Ok(None);
+                }
+                encode_whole(source, self.options).map(Some)
+            })
+            .collect()
+    }
+
+    /// Writes an encoded tensor.
+    fn write(&mut self, source: Source<'_>, prepared: &Prepared, chunks: Vec<EncodedChunk>) -> Result<TensorEntry> {
+        let mut payload = TensorPayload::new();
+        let mut parts = Vec::with_capacity(chunks.len());
+        for chunk in chunks {
+            parts.push(self.append(&mut payload, chunk)?);
+        }
+        self.entry(source, prepared, payload, parts)
+    }
+
+    /// Encodes and writes a large tensor, a few chunks at a time.
+    fn stream(&mut self, source: Source<'_>) -> Result<TensorEntry> {
+        let prepared = tensor::prepare(source, self.options)?;
+        let encoder = prepared.encoder()?;
+        let ranges = prepared.chunks(source.data.len());
+        let budget = BATCH_BYTES * rayon::current_num_threads();
+        let (mut payload, mut parts) = (TensorPayload::new(), Vec::with_capacity(ranges.len()));
+        let mut first = 0;
+        while first < ranges.len() {
+            let start = ranges[first].start;
+            let count = ranges[first..].iter().take_while(|r| r.end - start <= budget).count().max(1);
+            let batch: Vec<EncodedChunk> = ranges[first..first + count]
+                .par_iter()
+                .enumerate()
+                .map(|(i, range)| encoder.encode(first + i, &source.data[range.clone()], source.name))
+                .collect::<Result<_>>()?;
+            for chunk in batch {
+                parts.push(self.append(&mut payload, chunk)?);
+            }
+            first += count;
+        }
+        drop(encoder);
+        self.entry(source, &prepared, payload, parts)
+    }
+
+    fn append(&mut self, payload: &mut TensorPayload, chunk: EncodedChunk) -> Result<IndexPart> {
+        self.writer.append_chunk(payload, &chunk.bytes, chunk.decoded_len, chunk.crc32_decoded)?;
+        self.progress.advance(chunk.decoded_len);
+        Ok(chunk.index)
+    }
+
+    fn entry(&mut self, source: Source<'_>, prepared: &Prepared, payload: TensorPayload, parts: Vec<IndexPart>) -> Result<TensorEntry> {
+        let index = prepared.index(parts);
+        let mut params = Vec::new();
+        if let Some(tables) = prepared.tables() {
+            let next = self.pool.len() as u64;
+            let id = *self.pool.entry(tables).or_insert_with_key(|tables| {
+                self.directory.pool.push(tables.clone());
+                next
+            });
+            put_varint(&mut params, id);
+        }
+        params.extend(prepared.params());
+        let mut entry = TensorEntry {
+            name: source.name.to_owned(),
+            dtype: source.dtype,
+            shape: source.shape.to_vec(),
+            mode: prepared.mode().code(),
+            params,
+            index_crc32: crc32(&index),
+            ..TensorEntry::default()
+        };
+        payload.store_in(&mut entry);
+        if !index.is_empty() {
+            entry.index = self.writer.write_bytes(&index)?;
+        }
+        self.tell(&entry, prepared.mode(), entry.payload.len + entry.index.len);
+        Ok(entry)
+    }
+
+    /// The earlier tensor of the same type, shape and bytes, if there is one.
+    fn original(&mut self, files: &[InputFile], file: usize, number: usize, source: &Source<'_>) -> Option<u32> {
+        // Small ones are not worth the look-up table's growth.
+        if source.data.len() < 4096 {
+            return None;
+        }
+        let key = (source.data.len(), fingerprint(source.data));
+        let same = self.seen.entry(key).or_default();
+        for &(f, t, entry) in same.iter() {
+            let other = &files[f].tensors[t];
+            if other.dtype == source.dtype && other.shape == source.shape && files[f].map[other.bytes.clone()] == *source.data {
+                return Some(entry);
+            }
+        }
+        // Entries follow the tensors of all files in order.
+        let entry = files[..file].iter().map(|f| f.tensors.len()).sum::<usize>() + number;
+        same.push((file, number, entry as u32));
+        None
+    }
+
+    fn alias(&mut self, original: u32, tensor: &InputTensor) -> TensorEntry {
+        let mut entry = self.directory.tensors[original as usize].clone();
+        entry.name.clone_from(&tensor.name);
+        self.progress.advance(entry.decoded_len);
+        let mode = self.report.tensors[original as usize].mode;
+        self.tell(&entry, mode, 0);
+        entry
+    }
+
+    fn tell(&mut self, entry: &TensorEntry, mode: crate::Mode, stored_bytes: u64) {
+        self.report.tensors.push(TensorReport {
+            name: entry.name.clone(),
+            dtype: entry.dtype,
+            shape: entry.shape.clone(),
+            mode,
+            decoded_bytes: entry.decoded_len,
+            stored_bytes,
+        });
+    }
+
+    /// Writes bytes that belong to no tensor.
+    fn literal(&mut self, file: &InputFile, range: std::ops::Range<usize>, segments: &mut Vec<Segment>, crc: &mut Crc32) -> Result<()> {
+        for bytes in file.map[range].chunks(LITERAL_BYTES) {
+            let level = match self.options.level {
+                crate::Level::Fast => 3,
+                _ => 19,
+            };
+            let blob = self.writer.write_blob(bytes, BlobPolicy::Zstd { level })?;
+            crc.combine(blob.crc32_decoded, blob.decoded_len);
+            segments.push(Segment::Literal(blob));
+            self.progress.advance(bytes.len() as u64);
+        }
+        Ok(())
+    }
+}
+
+/// Encodes a tensor in memory, and stores it after all when its real size says so.
+fn encode_whole(source: Source<'_>, options: &EncodeOptions) -> Result<(Prepared, Vec<EncodedChunk>)> {
+    let prepared = tensor::prepare(source, options)?;
+    let chunks = encode_chunks(source, &prepared)?;
+    let stored: usize = chunks.iter().map(|c| c.bytes.len()).sum();
+    let overhead = prepared.tables().map_or(0, |t| t.len()) + prepared.params().len();
+    if stored + overhead < source.data.len() || prepared.mode() == crate::Mode::Store {
+        return Ok((prepared, chunks));
+    }
+    let prepared = Prepared::store(source.data.len() as u64);
+    let chunks = encode_chunks(source, &prepared)?;
+    Ok((prepared, chunks))
+}
+
+fn encode_chunks(source: Source<'_>, prepared: &Prepared) -> Result<Vec<EncodedChunk>> {
+    let encoder = prepared.encoder()?;
+    let ranges = prepared.chunks(source.data.len());
+    ranges.into_par_iter().enumerate().map(|(i, range)| encoder.encode(i, &source.data[range], source.name)).collect()
+}
+
+fn source<'a>(file: &'a InputFile, tensor: &'a InputTensor) -> Source<'a> {
+    Source { name: &tensor.name, dtype: tensor.dtype, shape: &tensor.shape, data: &file.map[tensor.bytes.clone()] }
+}
+
+/// A checksum of samples, to find candidates for equality.
+fn fingerprint(data: &[u8]) -> u32 {
+    let mut crc = Crc32::new();
+    let step = (data.len() / 16).max(1);
+    for start in (0..data.len()).step_by(step) {
+        crc.update(&data[start..(start + 256).min(data.len())]);
+    }
+    crc.value()
+}

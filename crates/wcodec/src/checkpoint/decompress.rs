@@ -1,0 +1,183 @@
+//! Restoring the files of an archive.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use rayon::prelude::*;
+use wcodec_container::{Crc32, FileEntry, Segment};
+
+use super::{KIND, KIND_FILE};
+use crate::archive::{Archive, Scratch};
+use crate::error::{Error, Result};
+use crate::report::{Progress, Report, TensorReport};
+
+/// Restores what an archive was made from: a file at `output`, or a folder.
+///
+/// Every byte is checked against its CRC. The target appears only when it is complete. Works in the current rayon pool; memory beyond the
+/// mapped archive is a chunk per thread, whatever the size of the tensors.
+///
+/// # Errors
+/// [`Error::AlreadyExists`] when `output` exists and `overwrite` is off (a folder is never replaced); otherwise as [`Archive::open`] and
+/// [`crate::Tensor::decode_into`], and [`Error::Io`].
+pub fn decompress(archive: &Archive, output: impl AsRef<Path>, overwrite: bool, progress: &dyn Progress) -> Result<Report> {
+    let output = output.as_ref();
+    let directory = archive.container().directory();
+    progress.start(directory.files.iter().map(|f| f.len).sum());
+    let exists = output.symlink_metadata().is_ok();
+    let single = directory.metadata.get(KIND).map(String::as_str) == Some(KIND_FILE) && directory.files.len() == 1;
+    if exists && (!overwrite || !single || output.is_dir()) {
+        return Err(Error::AlreadyExists(output.to_owned()));
+    }
+    let parent = match output.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    };
+    if single {
+        let temporary = tempfile::Builder::new().prefix(".wcodec-").tempfile_in(parent).map_err(|e| Error::io(output, e))?;
+        restore(archive, &directory.files[0], temporary.as_file(), output, progress)?;
+        let kept = if overwrite { temporary.persist(output) } else { temporary.persist_noclobber(output) };
+        kept.map_err(|e| Error::io(output, e.error))?;
+    } else {
+        let folder = tempfile::Builder::new().prefix(".wcodec-").tempdir_in(parent).map_err(|e| Error::io(output, e))?;
+        for entry in &directory.files {
+            // Paths were validated with the directory: relative, without `..`.
+            let path = folder.path().join(&entry.path);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
+            }
+            let file = File::create_new(&path).map_err(|e| Error::io(&path, e))?;
+            restore(archive, entry, &file, &output.join(&entry.path), progress)?;
+        }
+        let folder = folder.keep();
+        if let Err(e) = fs::rename(&folder, output) {
+            // The error to report is the first one.
+            let _ = fs::remove_dir_all(&folder);
+            return Err(Error::io(output, e));
+        }
+    }
+    report(archive)
+}
+
+/// Checks everything in an archive: checksums of stored bytes, and that every tensor and file decodes to its checksum.
+///
+/// # Errors
+/// The first fault found, as [`decompress`].
+pub fn verify(archive: &Archive, progress: &dyn Progress) -> Result<Report> {
+    let directory = archive.container().directory();
+    progress.start(directory.files.iter().map(|f| f.len).sum());
+    for index in 0..archive.len() {
+        let tensor = archive.tensor_at(index)?;
+        tensor.verify()?;
+        progress.advance(tensor.byte_len());
+    }
+    for file in &directory.files {
+        let mut crc = Crc32::new();
+        for segment in &file.segments {
+            match segment {
+                Segment::Literal(blob) => {
+                    crc.update(&archive.container().read_blob(blob)?);
+                    progress.advance(blob.decoded_len);
+                }
+                Segment::Tensor { index } => {
+                    let entry = &directory.tensors[*index as usize];
+                    crc.combine(entry.crc32_decoded, entry.decoded_len);
+                }
+            }
+        }
+        check_file(file, crc.value())?;
+    }
+    report(archive)
+}
+
+/// Writes one file of the archive; `shown` is its name in errors.
+fn restore(archive: &Archive, entry: &FileEntry, file: &File, shown: &Path, progress: &dyn Progress) -> Result<()> {
+    let mut at = 0u64;
+    let mut crc = Crc32::new();
+    for segment in &entry.segments {
+        match segment {
+            Segment::Literal(blob) => {
+                let bytes = archive.container().read_blob(blob)?;
+                write_at(file, &bytes, at).map_err(|e| Error::io(shown, e))?;
+                at += blob.decoded_len;
+                crc.combine(blob.crc32_decoded, blob.decoded_len);
+                progress.advance(blob.decoded_len);
+            }
+            Segment::Tensor { index } => {
+                let tensor = archive.tensor_at(*index as usize)?;
+                let mut starts = Vec::with_capacity(tensor.chunks());
+                for chunk in 0..tensor.chunks() {
+                    starts.push(at);
+                    at += tensor.chunk_len(chunk);
+                }
+                starts.into_par_iter().enumerate().try_for_each_init(
+                    || (Scratch::default(), Vec::new()),
+                    |(scratch, buffer), (chunk, start)| {
+                        buffer.resize(tensor.chunk_len(chunk) as usize, 0);
+                        tensor.decode_chunk(chunk, buffer, scratch)?;
+                        write_at(file, buffer, start).map_err(|e| Error::io(shown, e))?;
+                        progress.advance(buffer.len() as u64);
+                        Ok::<(), Error>(())
+                    },
+                )?;
+                let entry = tensor.entry();
+                let mut whole = Crc32::new();
+                entry.chunks.iter().for_each(|c| whole.combine(c.crc32_decoded, c.decoded_len));
+                crc.combine(whole.value(), entry.decoded_len);
+            }
+        }
+    }
+    check_file(entry, crc.value())
+}
+
+fn check_file(entry: &FileEntry, found: u32) -> Result<()> {
+    if found == entry.crc32 {
+        Ok(())
+    } else {
+        Err(Error::Checksum { what: format!("file `{}`", entry.path), expected: entry.crc32, found })
+    }
+}
+
+fn report(archive: &Archive) -> Result<Report> {
+    let directory = archive.container().directory();
+    let mut report = Report {
+        files: directory.files.len(),
+        decoded_bytes: directory.files.iter().map(|f| f.len).sum(),
+        archive_bytes: archive.container().file_len(),
+        ..Report::default()
+    };
+    let mut payloads = std::collections::HashSet::new();
+    for entry in &directory.tensors {
+        let offset = archive.container().trailer().directory.offset;
+        let mode = crate::Mode::from_code(entry.mode)
+            .ok_or_else(|| Error::corrupt(&entry.name, offset, format!("unknown mode {}", entry.mode)))?;
+        let first = entry.payload.len == 0 || payloads.insert(entry.payload.offset);
+        report.tensors.push(TensorReport {
+            name: entry.name.clone(),
+            dtype: entry.dtype,
+            shape: entry.shape.clone(),
+            mode,
+            decoded_bytes: entry.decoded_len,
+            stored_bytes: if first { entry.payload.len + entry.index.len } else { 0 },
+        });
+    }
+    Ok(report)
+}
+
+#[cfg(unix)]
+fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn write_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = std::os::windows::fs::FileExt::seek_write(file, bytes, offset)?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[written..];
+        offset += written as u64;
+    }
+    Ok(())
+}

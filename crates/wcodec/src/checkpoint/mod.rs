@@ -1,0 +1,15 @@
+//! Whole checkpoints: a safetensors file, or a folder of shards and whatever lies beside them.
+
+mod compress;
+mod decompress;
+mod input;
+
+pub use compress::compress;
+pub use decompress::{decompress, verify};
+
+/// Metadata key that says what the archive was made from.
+pub(crate) const KIND: &str = "kind";
+/// [`KIND`] of a single file.
+pub(crate) const KIND_FILE: &str = "file";
+/// [`KIND`] of a folder.
+pub(crate) const KIND_FOLDER: &str = "folder";

@@ -1,0 +1,52 @@
+//! What was done, for people and programs.
+
+use wcodec_container::DtypeCode;
+
+use crate::mode::Mode;
+
+/// One tensor of a [`Report`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorReport {
+    /// The tensor's name.
+    pub name: String,
+    /// Element type.
+    pub dtype: DtypeCode,
+    /// Dimensions.
+    pub shape: Vec<u64>,
+    /// The tool chain.
+    pub mode: Mode,
+    /// Decoded bytes.
+    pub decoded_bytes: u64,
+    /// Stored bytes: payload and index. 0 for a tensor that shares another's payload.
+    pub stored_bytes: u64,
+}
+
+/// What compressing or decompressing did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Tensors in archive order.
+    pub tensors: Vec<TensorReport>,
+    /// Files of the checkpoint.
+    pub files: usize,
+    /// Bytes of all files of the checkpoint.
+    pub decoded_bytes: u64,
+    /// Bytes of the archive.
+    pub archive_bytes: u64,
+}
+
+impl Report {
+    /// Archive size over decoded size; 1 for nothing.
+    pub fn ratio(&self) -> f64 {
+        if self.decoded_bytes == 0 { 1.0 } else { self.archive_bytes as f64 / self.decoded_bytes as f64 }
+    }
+}
+
+/// Is told how far long work has come. `()` ignores it.
+pub trait Progress: Sync {
+    /// The work is this many decoded bytes.
+    fn start(&self, _bytes: u64) {}
+    /// This many more of them are done.
+    fn advance(&self, _bytes: u64) {}
+}
+
+impl Progress for () {}

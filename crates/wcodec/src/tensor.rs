@@ -1,0 +1,234 @@
+//! One tensor: choosing its mode, encoding its chunks.
+
+use std::ops::Range;
+
+use wcodec_container::{DtypeCode, crc32};
+use wcodec_rans::TableSet;
+
+use crate::error::Result;
+use crate::format::ElementFormat;
+use crate::frames::{self, FrameParams};
+use crate::lanes::plan::{self, Effort, View};
+use crate::lanes::{BlockIndex, Geometry, LanesEncoder, LanesParams};
+use crate::mode::Mode;
+use crate::options::{EncodeOptions, Level, ModeChoice};
+use crate::small;
+
+/// A tensor's bytes and what they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) dtype: DtypeCode,
+    pub(crate) shape: &'a [u64],
+    pub(crate) data: &'a [u8],
+}
+
+/// Below this many elements lanes cannot pay for their states.
+const MIN_LANES_ELEMENTS: u64 = 2048;
+/// Decoded bytes of a chunk of a stored tensor.
+const STORE_CHUNK: usize = 1 << 20;
+/// Up to this size candidates are judged by their real size; above it by samples and by the plan's exact model.
+const TRIAL_BYTES: usize = 4 << 20;
+
+/// One encoded chunk.
+pub(crate) struct EncodedChunk {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) decoded_len: u64,
+    pub(crate) crc32_decoded: u32,
+    pub(crate) index: IndexPart,
+}
+
+/// What one chunk adds to its tensor's index.
+pub(crate) enum IndexPart {
+    None,
+    Blocks(Vec<BlockIndex>),
+    Frames(Vec<u32>),
+}
+
+/// A tensor with its mode and model chosen, ready to be encoded chunk by chunk.
+pub(crate) struct Prepared {
+    coder: Coder,
+    /// Estimated bytes, everything included.
+    pub(crate) bytes: u64,
+}
+
+pub(crate) enum Coder {
+    Store,
+    Zstd { params: FrameParams, level: i32 },
+    Plain(Vec<u8>),
+    Lanes { params: LanesParams, tables: TableSet },
+}
+
+/// Chooses the smallest allowed mode.
+pub(crate) fn prepare(source: Source<'_>, options: &EncodeOptions) -> Result<Prepared> {
+    let raw = source.data.len() as u64;
+    let store = Prepared { coder: Coder::Store, bytes: raw };
+    let allowed = |mode: ModeChoice| options.mode == ModeChoice::Auto || options.mode == mode;
+    let mut candidates = Vec::new();
+    if allowed(ModeChoice::Float) && source.data.len() <= small::MAX_BYTES {
+        let bytes = small::encode(source.data, source.dtype);
+        candidates.push(Prepared { bytes: bytes.len() as u64, coder: Coder::Plain(bytes) });
+    }
+    if allowed(ModeChoice::Float) {
+        candidates.extend(prepare_lanes(source, options));
+    }
+    if allowed(ModeChoice::Zstd) {
+        candidates.push(prepare_frames(source, options)?);
+    }
+    // The margin covers what an estimate of a large tensor can be off by.
+    let margin = if source.data.len() <= TRIAL_BYTES { 0 } else { raw / 512 };
+    let best = candidates.into_iter().min_by_key(|c| c.bytes).filter(|c| c.bytes + margin < raw);
+    Ok(best.unwrap_or(store))
+}
+
+fn prepare_lanes(source: Source<'_>, options: &EncodeOptions) -> Option<Prepared> {
+    let format = ElementFormat::of(source.dtype)?;
+    let elements = (source.data.len() / format.bytes) as u64;
+    if elements < MIN_LANES_ELEMENTS {
+        return None;
+    }
+    let natural_cols = match source.shape {
+        [] => 1,
+        [_] => 1,
+        [_, rest @ ..] => rest.iter().product::<u64>(),
+    };
+    let geometry = Geometry::choose(elements, natural_cols, format.bytes, options.superblock_rows)?;
+    let plan = plan::plan(View { data: source.data, geometry, format }, Effort::of(options.level));
+    Some(Prepared { bytes: plan.bytes, coder: Coder::Lanes { params: plan.params, tables: plan.tables } })
+}
+
+fn prepare_frames(source: Source<'_>, options: &EncodeOptions) -> Result<Prepared> {
+    let level = match (options.zstd_level, options.level) {
+        (0, Level::Fast) => 3,
+        (0, Level::Default) => 9,
+        (0, Level::Max) => 19,
+        (level, _) => level,
+    };
+    let element = source.dtype.bits().map_or(1, |b| (b / 8).max(1) as usize);
+    let forms = [1, element];
+    let mut best: Option<Prepared> = None;
+    for plane_bytes in forms.into_iter().take(if element > 1 && source.data.len() % element == 0 { 2 } else { 1 }) {
+        let params = FrameParams::new(options.zstd_frame, plane_bytes);
+        let frame = params.frame as usize;
+        // All of a small tensor, else frames spread over it.
+        let frames = source.data.len().div_ceil(frame);
+        let samples: Vec<usize> = if source.data.len() <= TRIAL_BYTES { (0..frames).collect() } else { (0..8).map(|i| i * (frames - 1) / 7).collect() };
+        let (mut taken, mut coded) = (0u64, 0u64);
+        for i in samples {
+            let content = &source.data[i * frame..((i + 1) * frame).min(source.data.len())];
+            taken += content.len() as u64;
+            coded += frames::encode_chunk(params, content, level, source.name)?.0.len() as u64;
+        }
+        let bytes = (u128::from(coded) * source.data.len() as u128 / u128::from(taken.max(1))) as u64 + 3 * frames as u64;
+        if best.as_ref().is_none_or(|b| bytes < b.bytes) {
+            best = Some(Prepared { coder: Coder::Zstd { params, level }, bytes });
+        }
+    }
+    Ok(best.expect("one form is always tried"))
+}
+
+impl Prepared {
+    /// The tensor as it is.
+    pub(crate) fn store(len: u64) -> Self {
+        Self { coder: Coder::Store, bytes: len }
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        match self.coder {
+            Coder::Store => Mode::Store,
+            Coder::Zstd { .. } => Mode::Zstd,
+            Coder::Plain(_) => Mode::Plain,
+            Coder::Lanes { .. } => Mode::Lanes,
+        }
+    }
+
+    /// Parameters for the directory, behind the table reference where there is one.
+    pub(crate) fn params(&self) -> Vec<u8> {
+        match &self.coder {
+            Coder::Store | Coder::Plain(_) => Vec::new(),
+            Coder::Zstd { params, .. } => params.to_bytes(),
+            Coder::Lanes { params, .. } => params.to_bytes(),
+        }
+    }
+
+    /// The table set that goes to the archive's pool.
+    pub(crate) fn tables(&self) -> Option<Vec<u8>> {
+        match &self.coder {
+            Coder::Lanes { tables, .. } => Some(tables.to_bytes()),
+            _ => None,
+        }
+    }
+
+    /// Decoded byte ranges of the chunks.
+    pub(crate) fn chunks(&self, len: usize) -> Vec<Range<usize>> {
+        match &self.coder {
+            Coder::Lanes { params, .. } => {
+                let mut start = 0;
+                (0..params.geometry.chunks())
+                    .map(|chunk| {
+                        let range = start..start + params.geometry.chunk_bytes(chunk);
+                        start = range.end;
+                        range
+                    })
+                    .collect()
+            }
+            coder => {
+                let step = match coder {
+                    Coder::Zstd { params, .. } => params.chunk_bytes(),
+                    Coder::Plain(_) => len.max(1),
+                    _ => STORE_CHUNK,
+                };
+                (0..len).step_by(step).map(|start| start..(start + step).min(len)).collect()
+            }
+        }
+    }
+
+    /// What encoding chunks needs, once per tensor.
+    pub(crate) fn encoder(&self) -> Result<ChunkEncoder<'_>> {
+        Ok(match &self.coder {
+            Coder::Lanes { params, tables } => ChunkEncoder::Lanes(Box::new(LanesEncoder::new(params, tables)?)),
+            coder => ChunkEncoder::Simple(coder),
+        })
+    }
+
+    /// The index of a whole tensor.
+    pub(crate) fn index(&self, parts: Vec<IndexPart>) -> Vec<u8> {
+        match &self.coder {
+            Coder::Lanes { .. } => {
+                let blocks: Vec<BlockIndex> =
+                    parts.into_iter().flat_map(|p| if let IndexPart::Blocks(b) = p { b } else { Vec::new() }).collect();
+                BlockIndex::pack(&blocks)
+            }
+            Coder::Zstd { .. } => {
+                let lengths: Vec<u32> =
+                    parts.into_iter().flat_map(|p| if let IndexPart::Frames(f) = p { f } else { Vec::new() }).collect();
+                frames::pack_index(&lengths)
+            }
+            Coder::Store | Coder::Plain(_) => Vec::new(),
+        }
+    }
+}
+
+/// Encodes the chunks of a prepared tensor; shared by threads.
+pub(crate) enum ChunkEncoder<'a> {
+    Lanes(Box<LanesEncoder<'a>>),
+    Simple(&'a Coder),
+}
+
+impl ChunkEncoder<'_> {
+    pub(crate) fn encode(&self, chunk: usize, data: &[u8], name: &str) -> Result<EncodedChunk> {
+        let (bytes, index) = match self {
+            Self::Lanes(encoder) => {
+                let (bytes, blocks) = encoder.encode_chunk(chunk, data)?;
+                (bytes, IndexPart::Blocks(blocks))
+            }
+            Self::Simple(Coder::Zstd { params, level }) => {
+                let (bytes, lengths) = frames::encode_chunk(*params, data, *level, name)?;
+                (bytes, IndexPart::Frames(lengths))
+            }
+            Self::Simple(Coder::Plain(bytes)) => (bytes.clone(), IndexPart::None),
+            Self::Simple(_) => (data.to_vec(), IndexPart::None),
+        };
+        Ok(EncodedChunk { bytes, decoded_len: data.len() as u64, crc32_decoded: crc32(data), index })
+    }
+}
