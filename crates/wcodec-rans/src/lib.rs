@@ -19,6 +19,7 @@
 //! [`freq`]: tables. [`plain`]: the coder at its simplest. [`layout`]: which bits are coded. [`superblock`]: lanes,
 //! words, state packing and the scalar decoder, which *defines* the format.
 
+mod arch;
 pub mod bits;
 mod error;
 pub mod freq;
@@ -26,6 +27,7 @@ pub mod layout;
 pub mod plain;
 pub mod superblock;
 
+pub use arch::Isa;
 pub use error::{RansError, Result};
 pub use freq::{FrequencyTable, TableSet};
 pub use layout::HeadLayout;

@@ -1,7 +1,8 @@
-//! The scalar decoder. It is the definition that every other decoder is held against.
+//! Decoding tables, the choice of decoder, and the scalar decoder: the definition that every other one is held against.
 
 use super::encode::trade_signs;
-use super::{Classes, PATCH_BYTES, PLAIN_STATES, Shape, raw_position, state_base};
+use super::{Classes, GROUP_ROWS, PATCH_BYTES, PLAIN_STATES, Shape, raw_position, state_base};
+use crate::arch::{Backend, Full, Isa, Plan};
 use crate::bits::BitReader;
 use crate::error::{RansError, Result, corrupt, truncated};
 use crate::freq::{TableSet, max_value_bits};
@@ -39,23 +40,35 @@ pub struct Target<'a> {
     pub low: &'a [u8],
 }
 
+/// One superblock of a batch: what [`DecodeTables::decode`] takes, and where in the common target it belongs.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// Rows and columns.
+    pub shape: Shape,
+    /// Classes of its rows and columns.
+    pub classes: Classes<'a>,
+    /// Its bytes.
+    pub block: Superblock<'a>,
+    /// Where in [`Target::bytes`] its first element begins.
+    pub offset: usize,
+    /// As [`Target::low`].
+    pub low: &'a [u8],
+}
+
 impl Target<'_> {
-    fn check(&self, shape: Shape, layout: HeadLayout) -> Result<()> {
+    fn check(&self, shape: Shape, layout: HeadLayout, offset: usize, low: &[u8]) -> Result<()> {
         let end = (shape.rows() - 1)
             .checked_mul(self.row_stride)
-            .and_then(|r| r.checked_add(shape.cols().checked_mul(self.element_bytes)?));
-        if self.head_offset + layout.bytes() > self.element_bytes || end.is_none_or(|e| e > self.bytes.len()) {
+            .and_then(|r| r.checked_add(shape.cols().checked_mul(self.element_bytes)?))
+            .and_then(|r| r.checked_add(offset));
+        let head_end = self.head_offset.checked_add(layout.bytes());
+        if head_end.is_none_or(|e| e > self.element_bytes) || end.is_none_or(|e| e > self.bytes.len()) {
             return Err(RansError::BadArgument("target smaller than the superblock"));
         }
-        if !self.low.is_empty() && self.low.len() != shape.elements() * self.head_offset {
+        if !low.is_empty() && low.len() != shape.elements() * self.head_offset {
             return Err(RansError::BadArgument("low bytes of another size than the superblock's"));
         }
         Ok(())
-    }
-
-    fn put(&mut self, i: usize, j: usize, layout: HeadLayout, head: u16) {
-        let at = i * self.row_stride + j * self.element_bytes + self.head_offset;
-        self.bytes[at..at + layout.bytes()].copy_from_slice(&head.to_le_bytes()[..layout.bytes()]);
     }
 }
 
@@ -67,6 +80,7 @@ pub struct DecodeTables {
     contexts: usize,
     /// Entry of context k, slot s at `k << P | s`: `freq << (32 − P) | value << P | bias`, where bias = slot − start.
     entries: Vec<u32>,
+    backend: Backend,
 }
 
 impl DecodeTables {
@@ -88,7 +102,21 @@ impl DecodeTables {
                 );
             }
         }
-        Ok(Self { layout, table_bits: p, contexts: tables.contexts(), entries })
+        Ok(Self { layout, table_bits: p, contexts: tables.contexts(), entries, backend: Backend::auto() })
+    }
+
+    /// The same tables, decoding with `isa` only. For tests and comparisons; [`DecodeTables::new`] takes [`Isa::Auto`].
+    ///
+    /// # Errors
+    /// [`RansError::BadArgument`] when the CPU lacks it.
+    pub fn with_isa(self, isa: Isa) -> Result<Self> {
+        let backend = Backend::new(isa).ok_or(RansError::BadArgument("this CPU lacks the instruction set"))?;
+        Ok(Self { backend, ..self })
+    }
+
+    /// The instruction set that full superblocks are decoded with, never [`Isa::Auto`].
+    pub fn isa(&self) -> Isa {
+        self.backend.isa()
     }
 
     /// The split of heads that these tables decode.
@@ -124,64 +152,132 @@ impl DecodeTables {
         block: Superblock<'_>,
         mut target: Target<'_>,
     ) -> Result<()> {
-        self.check(shape, classes, block)?;
-        target.check(shape, self.layout)?;
-        self.decode_scalar(shape, classes, block, &mut target)
+        let job = Job { shape, classes, block, offset: 0, low: target.low };
+        self.check(&job, &target)?;
+        self.decode_one(&job, &mut target)
     }
 
-    fn check(&self, shape: Shape, classes: Classes<'_>, block: Superblock<'_>) -> Result<()> {
-        classes.check(shape)?;
-        if block.states.len() != shape.state_bytes() || block.raw.len() != shape.raw_bytes(self.layout) {
-            return Err(RansError::BadArgument("states or raw field of another size than the superblock's"));
+    /// Decodes superblocks into one target. [`Target::low`] is not looked at; every job has its own.
+    ///
+    /// Neighbours in `jobs` with equally many rows are decoded two at a time where both are full, which is faster than
+    /// one after the other: each one's steps run while the other's wait for memory. They may overlap in the target's
+    /// rows (as superblocks side by side do), but no two should share an element.
+    ///
+    /// # Errors
+    /// As [`DecodeTables::decode`], of the first job that has one.
+    pub fn decode_batch(&self, jobs: &[Job<'_>], mut target: Target<'_>) -> Result<()> {
+        let mut rest = jobs;
+        while let [first, others @ ..] = rest {
+            self.check(first, &target)?;
+            rest = others;
+            if let [second, others @ ..] = others
+                && self.check(second, &target).is_ok()
+                && self.decode_two([first, second], &mut target)?
+            {
+                rest = others;
+                continue;
+            }
+            self.decode_one(first, &mut target)?;
         }
         Ok(())
     }
 
-    fn decode_scalar(
-        &self,
-        shape: Shape,
-        classes: Classes<'_>,
-        block: Superblock<'_>,
-        target: &mut Target<'_>,
-    ) -> Result<()> {
-        let (layout, p, cols) = (self.layout, self.table_bits, shape.cols());
-        let carries = shape.carries(layout);
+    fn check(&self, job: &Job<'_>, target: &Target<'_>) -> Result<()> {
+        let (shape, block) = (job.shape, &job.block);
+        job.classes.check(shape)?;
+        if block.states.len() != shape.state_bytes() || block.raw.len() != shape.raw_bytes(self.layout) {
+            return Err(RansError::BadArgument("states or raw field of another size than the superblock's"));
+        }
+        target.check(shape, self.layout, job.offset, job.low)
+    }
+
+    fn decode_one(&self, job: &Job<'_>, target: &mut Target<'_>) -> Result<()> {
+        if let Some(full) = self.full(job) {
+            let plan = Plan::new(job.shape, self.layout, target, !job.low.is_empty());
+            if let Some([position]) = self.backend.decode(self, &plan, &[full], target) {
+                return self.patch(job, position, target);
+            }
+        }
+        self.decode_scalar(job, target)
+    }
+
+    /// Decodes two full superblocks together; `false` when they do not go together or one of them is damaged.
+    fn decode_two(&self, jobs: [&Job<'_>; 2], target: &mut Target<'_>) -> Result<bool> {
+        let [a, b] = jobs;
+        if a.shape != b.shape || a.low.is_empty() != b.low.is_empty() {
+            return Ok(false);
+        }
+        let (Some(first), Some(second)) = (self.full(a), self.full(b)) else { return Ok(false) };
+        let plan = Plan::new(a.shape, self.layout, target, !a.low.is_empty());
+        let Some(positions) = self.backend.decode(self, &plan, &[first, second], target) else { return Ok(false) };
+        self.patch(a, positions[0], target)?;
+        self.patch(b, positions[1], target)?;
+        Ok(true)
+    }
+
+    fn full<'a>(&self, job: &Job<'a>) -> Option<Full<'a>> {
+        if !job.shape.carries(self.layout) && job.block.base != PLAIN_STATES {
+            return None;
+        }
+        Full::new(job.shape, job.classes, job.block, job.offset, job.low)
+    }
+
+    fn decode_scalar(&self, job: &Job<'_>, target: &mut Target<'_>) -> Result<()> {
+        let &Job { shape, classes, block, .. } = job;
+        let (p, cols, pairs) = (self.table_bits, shape.cols(), shape.pairs());
+        let carries = shape.carries(self.layout);
         let packed = carries && block.base != PLAIN_STATES;
         if !carries && block.base != PLAIN_STATES {
             return corrupt("superblock: base without carried bits", 0);
         }
 
-        let stored: Vec<u32> = block.states.chunks_exact(4).map(le_u32).collect();
-        let mut states: Vec<u32> =
-            stored.iter().map(|&w| if packed { state_base(block.base) + (w & 0x7fff_ffff) } else { w }).collect();
-        if states.iter().any(|&x| x < STATE_LOW) {
-            return corrupt("superblock: state below its interval", 0);
+        let (mut stored, mut states, mut lane_classes) = ([0u32; LANES], [0u32; LANES], [0i32; LANES]);
+        for ((word, class), (bytes, j)) in
+            stored.iter_mut().zip(&mut lane_classes).zip(block.states.chunks_exact(4).zip(shape.lane_columns()))
+        {
+            *word = le_u32(bytes);
+            *class = i32::from(classes.cols[j]);
+        }
+        for (x, &w) in states[..cols].iter_mut().zip(&stored) {
+            *x = if packed { state_base(block.base) + (w & 0x7fff_ffff) } else { w };
+            if *x < STATE_LOW {
+                return corrupt("superblock: state below its interval", 0);
+            }
         }
 
-        let columns: Vec<usize> = shape.lane_columns().collect();
-        let mut values = vec![0u16; shape.elements()];
+        // Rows whose raw codes lie in the states wait for the last step: at most two halfwords, 32 rows.
+        let mut waiting = [[0u16; LANES]; 2 * GROUP_ROWS];
+        let ready = self.rows_without_tail(shape);
+        let (slot_mask, value_mask) = ((1u32 << p) - 1, (1u32 << max_value_bits(p)) - 1);
         let mut position = 0;
-        for (i, row) in values.chunks_exact_mut(cols).enumerate() {
-            for (x, &j) in states.iter_mut().zip(&columns) {
-                let context = classes.context(i, j, self.contexts);
-                let entry = self.entries[(context << p) | (*x as usize & ((1 << p) - 1))];
-                row[j] = ((entry >> p) & ((1 << max_value_bits(p)) - 1)) as u16;
-                *x = (entry >> (32 - p)) * (*x >> p) + (entry & ((1 << p) - 1));
+        for i in 0..shape.rows() {
+            let mut symbols = [0u16; LANES]; // in lane order
+            let row_class = i32::from(classes.rows[i]);
+            for ((x, symbol), class) in states.iter_mut().zip(&mut symbols).zip(&lane_classes).take(cols) {
+                let context = (row_class + class).clamp(0, self.contexts as i32 - 1) as usize;
+                let entry = self.entries[(context << p) | (*x & slot_mask) as usize];
+                *symbol = ((entry >> p) & value_mask) as u16;
+                *x = (entry >> (32 - p)) * (*x >> p) + (entry & slot_mask);
                 if *x < STATE_LOW {
-                    let Some(w) = block.stream.get(position..position + 2) else {
+                    let Some(&word) = block.stream.get(position..).and_then(|s| s.first_chunk()) else {
                         return truncated("superblock stream", position);
                     };
-                    *x = (*x << 16) | u32::from(u16::from_le_bytes([w[0], w[1]]));
+                    *x = (*x << 16) | u32::from(u16::from_le_bytes(word));
                     position += 2;
                 }
+            }
+            if i < ready {
+                self.finish_row(job, i, &symbols, &[[0; LANES / 2]; 2], target);
+            } else {
+                waiting[i - ready] = symbols;
             }
         }
 
         // The last two halfwords of every column: from its final state, the overflow and the stored states' top bits.
         let mut overflow = BitReader::new(&block.stream[position..]);
-        let mut tails = vec![0u32; cols];
-        for (lane, &j) in columns.iter().enumerate() {
-            tails[j] = if packed {
+        let mut tails = [[0u32; LANES / 2]; 2];
+        for lane in 0..cols {
+            let tail = if packed {
                 let missing = states[lane].leading_zeros();
                 let low = overflow.read(missing)?;
                 (stored[lane] & 0x8000_0000) | ((states[lane] << missing) & 0x7fff_ffff) | low
@@ -191,78 +287,111 @@ impl DecodeTables {
                 }
                 if carries { overflow.read(32)? } else { 0 }
             };
+            let (pair, half) = if lane < pairs { (lane, 0) } else { (lane - pairs, 16) };
+            tails[0][pair] |= (tail & 0xffff) << half;
+            tails[1][pair] |= (tail >> 16) << half;
         }
         position += overflow.bytes_read().next_multiple_of(2);
 
-        self.merge_raw(shape, block.raw, &tails, &values, target);
-        if !target.low.is_empty() {
-            let low = target.head_offset;
-            for (n, bytes) in target.low.chunks_exact(low).enumerate() {
-                let at = (n / cols) * target.row_stride + (n % cols) * target.element_bytes;
-                target.bytes[at..at + low].copy_from_slice(bytes);
+        for (i, symbols) in (ready..shape.rows()).zip(&waiting) {
+            self.finish_row(job, i, symbols, &tails, target);
+        }
+        self.patch(job, position, target)
+    }
+
+    /// Rows before the first whose raw code lies in a carried halfword.
+    fn rows_without_tail(&self, shape: Shape) -> usize {
+        let (rows, r) = (shape.rows(), self.layout.raw_bits() as usize);
+        let stored = shape.stored_halfwords(self.layout);
+        if !shape.carries(self.layout) {
+            return rows;
+        }
+        (rows.saturating_sub(2 * GROUP_ROWS)..rows)
+            .find(|&i| {
+                let (k, bit) = raw_position(i, r);
+                k + usize::from(bit + r > 16) >= stored
+            })
+            .unwrap_or(rows)
+    }
+
+    /// Joins one row's symbols, given in lane order, with their raw codes, and writes it with its low bytes.
+    fn finish_row(
+        &self,
+        job: &Job<'_>,
+        i: usize,
+        symbols: &[u16; LANES],
+        tails: &[[u32; LANES / 2]; 2],
+        target: &mut Target<'_>,
+    ) {
+        let (layout, pairs, cols) = (self.layout, job.shape.pairs(), job.shape.cols());
+        let r = layout.raw_bits() as usize;
+        let stored = job.shape.stored_halfwords(layout);
+        let (k, bit) = raw_position(i, r);
+        let raw_row = |k: usize| -> [u32; LANES / 2] {
+            if k >= stored {
+                return tails[(k - stored).min(1)];
+            }
+            let mut words = [0; LANES / 2];
+            for (word, bytes) in words.iter_mut().zip(job.block.raw[4 * k * pairs..4 * (k + 1) * pairs].chunks_exact(4)) {
+                *word = le_u32(bytes);
+            }
+            words
+        };
+        let low = if r == 0 { [0; LANES / 2] } else { raw_row(k) };
+        let high = if bit + r > 16 { raw_row(k + 1) } else { [0; LANES / 2] };
+
+        let (size, below) = (target.element_bytes, target.head_offset);
+        let at = job.offset + i * target.row_stride;
+        let elements = &mut target.bytes[at..at + cols * size];
+        let (even, odd) = symbols.split_at(pairs);
+        let mask = (1u32 << r) - 1;
+        for (s, elements) in elements.chunks_mut(2 * size).enumerate() {
+            let wide = [(low[s] & 0xffff) | (high[s] << 16), (low[s] >> 16) | (high[s] & 0xffff_0000)];
+            let mut codes = wide.map(|w| ((w >> bit) & mask) as u16);
+            if layout.sign() && elements.len() > size {
+                codes = trade_signs(codes);
+            }
+            for ((element, code), symbols) in elements.chunks_exact_mut(size).zip(codes).zip([even, odd]) {
+                let head = layout.join(symbols[s], code).to_le_bytes();
+                match layout.bytes() {
+                    1 => element[below] = head[0],
+                    _ => element[below..below + 2].copy_from_slice(&head),
+                }
             }
         }
+        if !job.low.is_empty() && below > 0 {
+            let low = &job.low[i * cols * below..(i + 1) * cols * below];
+            for (element, bytes) in elements.chunks_exact_mut(size).zip(low.chunks_exact(below)) {
+                element[..below].copy_from_slice(bytes);
+            }
+        }
+    }
 
-        for _ in 0..block.patches {
-            let Some(patch) = block.stream.get(position..position + PATCH_BYTES) else {
+    /// Applies the patches, which begin at `position` of the stream and end it.
+    fn patch(&self, job: &Job<'_>, mut position: usize, target: &mut Target<'_>) -> Result<()> {
+        let (layout, stream) = (self.layout, job.block.stream);
+        for _ in 0..job.block.patches {
+            let Some(&[p0, p1, v0, v1]) = stream.get(position..).and_then(|s| s.first_chunk::<PATCH_BYTES>()) else {
                 return truncated("superblock patches", position);
             };
-            let at = usize::from(u16::from_le_bytes([patch[0], patch[1]]));
-            let value = u16::from_le_bytes([patch[2], patch[3]]);
+            let at = usize::from(u16::from_le_bytes([p0, p1]));
+            let value = u16::from_le_bytes([v0, v1]);
             let (i, j) = (at / LANES, at % LANES);
-            if i >= shape.rows() || j >= cols || u32::from(value) >> layout.coded_bits() != 0 {
+            if i >= job.shape.rows() || j >= job.shape.cols() || u32::from(value) >> layout.coded_bits() != 0 {
                 return corrupt("superblock patch", position);
             }
-            let at = i * target.row_stride + j * target.element_bytes + target.head_offset;
-            let old = match layout.bytes() {
-                1 => u16::from(target.bytes[at]),
-                _ => u16::from_le_bytes([target.bytes[at], target.bytes[at + 1]]),
-            };
-            target.put(i, j, layout, layout.join(value, layout.raw(old)));
+            let at = job.offset + i * target.row_stride + j * target.element_bytes + target.head_offset;
+            let head = &mut target.bytes[at..at + layout.bytes()];
+            let mut old = [0; 2];
+            old[..head.len()].copy_from_slice(head);
+            let new = layout.join(value, layout.raw(u16::from_le_bytes(old)));
+            head.copy_from_slice(&new.to_le_bytes()[..head.len()]);
             position += PATCH_BYTES;
         }
-        if position.next_multiple_of(4) != block.stream.len() {
+        if position.next_multiple_of(4) != stream.len() {
             return corrupt("superblock stream: length", position);
         }
         Ok(())
-    }
-
-    /// Joins decoded values with their raw codes.
-    fn merge_raw(&self, shape: Shape, raw: &[u8], tails: &[u32], values: &[u16], target: &mut Target<'_>) {
-        let (layout, pairs) = (self.layout, shape.pairs());
-        let r = layout.raw_bits() as usize;
-        let stored = shape.stored_halfwords(layout);
-        let half = |k: usize, j: usize| -> u32 {
-            if k < stored {
-                let at = 4 * (k * pairs + j / 2) + 2 * (j % 2);
-                u32::from(u16::from_le_bytes([raw[at], raw[at + 1]]))
-            } else {
-                (tails[j] >> (16 * (k - stored))) & 0xffff
-            }
-        };
-        for (i, row) in values.chunks_exact(shape.cols()).enumerate() {
-            let (k, bit) = raw_position(i, r);
-            let code = |j: usize| -> u16 {
-                if r == 0 {
-                    return 0;
-                }
-                let wide = half(k, j) | if bit + r > 16 { half(k + 1, j) << 16 } else { 0 };
-                ((wide >> bit) & ((1 << r) - 1)) as u16
-            };
-            for (p, pair) in row.chunks(2).enumerate() {
-                let j = 2 * p;
-                if let &[a, b] = pair {
-                    let mut codes = [code(j), code(j + 1)];
-                    if layout.sign() {
-                        codes = trade_signs(codes);
-                    }
-                    target.put(i, j, layout, layout.join(a, codes[0]));
-                    target.put(i, j + 1, layout, layout.join(b, codes[1]));
-                } else {
-                    target.put(i, j, layout, layout.join(pair[0], code(j)));
-                }
-            }
-        }
     }
 }
 

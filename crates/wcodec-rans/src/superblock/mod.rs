@@ -30,7 +30,7 @@
 mod decode;
 mod encode;
 
-pub use decode::{DecodeTables, Superblock, Target};
+pub use decode::{DecodeTables, Job, Superblock, Target};
 pub use encode::{EncodedSuperblock, Encoder};
 
 use crate::LANES;

@@ -1,0 +1,149 @@
+//! Decoding against memcpy of the same output bytes, per instruction set.
+//!
+//! The tensors are synthetic: normal weights whose rows and columns differ in scale, 64-row superblocks.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use wcodec_rans::superblock::{Classes, DecodeTables, EncodedSuperblock, Encoder, Job, Shape, Superblock, Target};
+use wcodec_rans::{HeadLayout, Isa, TableSet};
+
+/// Rows and columns of the tensor: 16 MiB of BF16, beyond the second cache level.
+const ROWS: usize = 2048;
+const COLS: usize = 4096;
+/// Rows and columns of a superblock.
+const HEIGHT: usize = 64;
+const WIDTH: usize = 64;
+
+struct Tensor {
+    tables: TableSet,
+    layout: HeadLayout,
+    rows: Vec<u8>,
+    cols: Vec<i8>,
+    packed: Vec<EncodedSuperblock>,
+    low: Vec<u8>,
+    element_bytes: usize,
+}
+
+impl Tensor {
+    fn new(layout: HeadLayout, element_bytes: usize, contexts: usize, table_bits: u32) -> Self {
+        let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+        let mut random = move || {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed
+        };
+        let classes = |n: usize, random: &mut dyn FnMut() -> u64| -> Vec<u8> {
+            (0..n).map(|_| (random() % contexts.div_ceil(2) as u64) as u8).collect()
+        };
+        let rows = classes(ROWS, &mut random);
+        let cols: Vec<i8> = classes(COLS, &mut random).into_iter().map(|c| c as i8).collect();
+        let heads: Vec<u16> = (0..ROWS * COLS)
+            .map(|n| {
+                // Twelve uniform numbers: normal enough.
+                let sum = (0..3).fold(0u64, |s, _| {
+                    let x = random();
+                    s + (0..4).map(|i| (x >> (16 * i)) & 0xffff).sum::<u64>()
+                });
+                let class = f32::from(rows[n / COLS]) + f32::from(cols[n % COLS]);
+                let weight = (sum as f32 / 65536.0 - 6.0) * 0.02 * (class / 4.0).exp2();
+                match layout.bits() {
+                    16 => (weight.to_bits() >> 16) as u16,
+                    _ => u16::from((weight * 400.0).clamp(-127.0, 127.0) as i8 as u8),
+                }
+            })
+            .collect();
+        let mut counts = vec![vec![0u64; 1 << layout.coded_bits()]; contexts];
+        let all = Classes { rows: &rows, cols: &cols };
+        for (n, &head) in heads.iter().enumerate() {
+            counts[all.context(n / COLS, n % COLS, contexts)][usize::from(layout.coded(head))] += 1;
+        }
+        let tables = TableSet::from_counts(table_bits, &counts).unwrap();
+        let encoder = Encoder::new(layout, &tables).unwrap();
+        let shape = Shape::new(HEIGHT, WIDTH).unwrap();
+        let mut packed = Vec::new();
+        for i in (0..ROWS).step_by(HEIGHT) {
+            for j in (0..COLS).step_by(WIDTH) {
+                let block: Vec<u16> =
+                    (i..i + HEIGHT).flat_map(|i| &heads[i * COLS + j..i * COLS + j + WIDTH]).copied().collect();
+                let classes = Classes { rows: &rows[i..i + HEIGHT], cols: &cols[j..j + WIDTH] };
+                packed.push(encoder.encode(&block, shape, classes).unwrap());
+            }
+        }
+        let low = vec![0x5a; HEIGHT * WIDTH * (element_bytes - layout.bytes())];
+        Self { tables, layout, rows, cols, packed, low, element_bytes }
+    }
+
+    fn target<'a>(&self, bytes: &'a mut [u8]) -> Target<'a> {
+        Target {
+            bytes,
+            row_stride: COLS * self.element_bytes,
+            element_bytes: self.element_bytes,
+            head_offset: self.element_bytes - self.layout.bytes(),
+            low: &[],
+        }
+    }
+
+    fn jobs(&self) -> Vec<Job<'_>> {
+        let across = COLS / WIDTH;
+        self.packed
+            .iter()
+            .enumerate()
+            .map(|(n, p)| {
+                let (i, j) = (n / across * HEIGHT, n % across * WIDTH);
+                Job {
+                    shape: Shape::new(HEIGHT, WIDTH).unwrap(),
+                    classes: Classes { rows: &self.rows[i..i + HEIGHT], cols: &self.cols[j..j + WIDTH] },
+                    block: Superblock {
+                        base: p.base,
+                        patches: p.patches,
+                        states: &p.states,
+                        raw: &p.raw,
+                        stream: &p.stream,
+                    },
+                    offset: (i * COLS + j) * self.element_bytes,
+                    low: &self.low,
+                }
+            })
+            .collect()
+    }
+}
+
+fn decode(criterion: &mut Criterion) {
+    let bf16 = HeadLayout::new(16, 6, true).unwrap();
+    let int8 = HeadLayout::new(8, 3, false).unwrap();
+    let cases = [
+        ("bf16 K1 P10", bf16, 2, 1, 10),
+        ("bf16 K8 P10", bf16, 2, 8, 10),
+        ("bf16 K16 P10", bf16, 2, 16, 10),
+        ("bf16 K16 P11", bf16, 2, 16, 11),
+        ("f32 K16 P10", bf16, 4, 16, 10),
+        ("int8 K8 P10", int8, 1, 8, 10),
+    ];
+    for (name, layout, element_bytes, contexts, table_bits) in cases {
+        let tensor = Tensor::new(layout, element_bytes, contexts, table_bits);
+        let jobs = tensor.jobs();
+        let mut out = vec![0u8; ROWS * COLS * element_bytes];
+        let source = out.clone();
+        let mut group = criterion.benchmark_group(name);
+        group.throughput(Throughput::Bytes(out.len() as u64)).sample_size(20);
+        group.bench_function("memcpy", |b| b.iter(|| black_box(&mut out).copy_from_slice(black_box(&source))));
+        for isa in [Isa::Avx512, Isa::Avx2, Isa::Scalar] {
+            if !isa.is_available() {
+                continue;
+            }
+            let tables = DecodeTables::new(layout, &tensor.tables).unwrap().with_isa(isa).unwrap();
+            group.bench_function(BenchmarkId::new("batch", format!("{isa:?}")), |b| {
+                b.iter(|| tables.decode_batch(black_box(&jobs), tensor.target(&mut out)).unwrap());
+            });
+            group.bench_function(BenchmarkId::new("single", format!("{isa:?}")), |b| {
+                b.iter(|| jobs.iter().for_each(|j| tables.decode_batch(&[*j], tensor.target(&mut out)).unwrap()));
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, decode);
+criterion_main!(benches);

@@ -1,0 +1,528 @@
+//! AVX-512: a row is four vectors of sixteen states, lanes 0–15, 16–31 (even columns), 32–47, 48–63 (odd columns).
+//!
+//! Per row of 64 symbols about 75 vector instructions on two ports, four of them gathers (16 loads each). One
+//! superblock alone waits for its own chain, state → gather → multiply → compare → popcnt → words → state; two side by
+//! side fill each other's waits.
+#![expect(unsafe_code, reason = "vector loads, stores and gathers, and entry into functions compiled for AVX-512")]
+
+use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
+
+use super::plan::{Full, Output, Plan, RING, scatter};
+use crate::superblock::{DecodeTables, GROUP_ROWS, Target};
+use crate::{LANES, STATE_LOW};
+
+/// Proof that the CPU has every feature this module is compiled for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    pub(crate) fn new() -> Option<Self> {
+        let all = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512cd")
+            && is_x86_feature_detected!("avx512vbmi")
+            && is_x86_feature_detected!("avx512vbmi2")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("popcnt");
+        all.then_some(Self(()))
+    }
+
+    /// See [`super::Backend::decode`].
+    #[inline]
+    pub(crate) fn decode<const N: usize>(
+        self,
+        tables: &DecodeTables,
+        plan: &Plan,
+        blocks: &[Full<'_>; N],
+        target: &mut Target<'_>,
+    ) -> Option<[usize; N]> {
+        // SAFETY: `self` exists only if `new` saw every feature that `decode` is compiled for.
+        unsafe { decode(tables, plan, blocks, target) }
+    }
+}
+
+/// What a row needs besides states: vectors that no row changes.
+struct Constants {
+    slot_mask: __m512i,
+    state_shift: __m512i,
+    freq_shift: __m512i,
+    state_low: __m512i,
+    last_context: __m512i,
+    /// Rotations that bring the value of lanes 16·v.. to its place in a value word.
+    place: [__m512i; 4],
+    value_mask: __m512i,
+    coded_mask: __m512i,
+    /// Rotation that brings raw codes of 16-bit heads to their places: 1 with sign, else 0.
+    raw_turn: __m512i,
+    sign_mask: __m512i,
+    /// Byte indices that spread 32 words over the high halves of two vectors.
+    spread: [__m512i; 2],
+    /// Byte indices that bring the bytes of an 8-bit value word into column order.
+    columns: __m512i,
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn constants(tables: &DecodeTables, plan: &Plan) -> Constants {
+    let p = tables.table_bits() as i32;
+    let layout = plan.layout;
+    let shift = layout.shift() as i32;
+    let fill = |x: u32| _mm512_set1_epi32(x as i32);
+    // Values are 32 − 2P bits wide in an entry; above them lies the frequency.
+    let value_bits = layout.coded_bits().min(32 - 2 * p as u32);
+    let coded = ((1u32 << layout.coded_bits()) - 1) << shift;
+    let value = ((1u32 << value_bits) - 1) << shift;
+    let (copies, places) = match plan.output {
+        Output::Bytes | Output::ScatteredBytes => (0x0101_0101, [0, 8, 16, 24]),
+        _ => (0x0001_0001, [0, 0, 16, 16]),
+    };
+    let turn = |v: usize| fill((places[v] + shift - p).rem_euclid(32) as u32);
+    let (mut spread, mut columns) = ([[0u8; 64]; 2], [0u8; 64]);
+    for i in 0..32 {
+        for half in 0..2 {
+            spread[i / 16][4 * (i % 16) + 2 + half] = (2 * i + half) as u8;
+            columns[2 * i + half] = (4 * (i % 16) + i / 16 + 2 * half) as u8;
+        }
+    }
+    Constants {
+        slot_mask: fill((1 << p) - 1),
+        state_shift: fill(p as u32),
+        freq_shift: fill(32 - p as u32),
+        state_low: fill(STATE_LOW),
+        last_context: fill(((tables.contexts() - 1) << p) as u32),
+        place: [turn(0), turn(1), turn(2), turn(3)],
+        value_mask: fill(value * copies),
+        coded_mask: fill(coded * copies),
+        raw_turn: fill(u32::from(layout.sign())),
+        sign_mask: fill(if layout.sign() { 0x8080_8080 } else { 0 }),
+        spread: [load(&spread[0]), load(&spread[1])],
+        columns: load(&columns),
+    }
+}
+
+/// Picks the loop for this output and number of contexts.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn decode<const N: usize>(
+    tables: &DecodeTables,
+    plan: &Plan,
+    blocks: &[Full<'_>; N],
+    target: &mut Target<'_>,
+) -> Option<[usize; N]> {
+    if tables.contexts() == 1 {
+        by_output::<N, true>(tables, plan, blocks, target)
+    } else {
+        by_output::<N, false>(tables, plan, blocks, target)
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn by_output<const N: usize, const ONE: bool>(
+    tables: &DecodeTables,
+    plan: &Plan,
+    blocks: &[Full<'_>; N],
+    target: &mut Target<'_>,
+) -> Option<[usize; N]> {
+    match plan.output {
+        Output::Words => superblocks::<N, ONE, WORDS>(tables, plan, blocks, target),
+        Output::Fused => superblocks::<N, ONE, FUSED>(tables, plan, blocks, target),
+        Output::Bytes => superblocks::<N, ONE, BYTES>(tables, plan, blocks, target),
+        Output::ScatteredWords => superblocks::<N, ONE, SCATTERED_WORDS>(tables, plan, blocks, target),
+        Output::ScatteredBytes => superblocks::<N, ONE, SCATTERED_BYTES>(tables, plan, blocks, target),
+    }
+}
+
+// [`Output`] as const arguments.
+const WORDS: u8 = 0;
+const FUSED: u8 = 1;
+const BYTES: u8 = 2;
+const SCATTERED_WORDS: u8 = 3;
+const SCATTERED_BYTES: u8 = 4;
+
+const fn narrow(out: u8) -> bool {
+    out == BYTES || out == SCATTERED_BYTES
+}
+
+type Values = [MaybeUninit<[__m512i; 2]>; RING];
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn superblocks<const N: usize, const ONE: bool, const OUT: u8>(
+    tables: &DecodeTables,
+    plan: &Plan,
+    blocks: &[Full<'_>; N],
+    target: &mut Target<'_>,
+) -> Option<[usize; N]> {
+    let c = constants(tables, plan);
+    let entries = Entries::new(tables);
+    let mut positions = [0usize; N];
+    let mut states = [[_mm512_setzero_si512(); 4]; N];
+    let mut cols = [[_mm512_setzero_si512(); 4]; N];
+    for b in 0..N {
+        states[b] = first_states(&blocks[b])?;
+        cols[b] = column_contexts(&blocks[b], tables.table_bits());
+    }
+    let mut ring: [Values; N] = [[MaybeUninit::uninit(); RING]; N];
+
+    for i in 0..plan.rows {
+        if let Some(row) = i.checked_sub(plan.delay) {
+            for b in 0..N {
+                // SAFETY: `row` was written `delay` ≤ RING rounds ago.
+                let values = unsafe { ring[b][row % RING].assume_init() };
+                let (first, bit, last) = plan.raw_position(row);
+                let raw = if plan.raw_bits == 0 {
+                    [[_mm512_setzero_si512(); 2]; 2]
+                } else {
+                    [raw_words(&blocks[b], first), raw_words(&blocks[b], last)]
+                };
+                store_row::<OUT>(&c, values, raw, bit, &blocks[b], row, target);
+            }
+        }
+        let whole = (0..N).all(|b| blocks[b].stream.len() >= positions[b] + ROW_WINDOW);
+        for b in 0..N {
+            let context = i32::from(blocks[b].rows[i]) << tables.table_bits();
+            let values = if whole {
+                step::<ONE, OUT, false>(&c, entries, &mut states[b], &cols[b], context, blocks[b].stream, &mut positions[b])
+            } else {
+                step::<ONE, OUT, true>(&c, entries, &mut states[b], &cols[b], context, blocks[b].stream, &mut positions[b])
+            };
+            ring[b][i % RING].write(values);
+        }
+    }
+
+    for b in 0..N {
+        let tails = carried(&states[b], &blocks[b], plan, &mut positions[b])?;
+        for row in plan.rows - plan.delay..plan.rows {
+            // SAFETY: the last `delay` ≤ RING rounds wrote the last `delay` rows.
+            let values = unsafe { ring[b][row % RING].assume_init() };
+            let (first, bit, last) = plan.raw_position(row);
+            let words = |k: usize| if k < plan.stored { raw_words(&blocks[b], k) } else { tails[(k - plan.stored) & 1] };
+            let raw = if plan.raw_bits == 0 {
+                [[_mm512_setzero_si512(); 2]; 2]
+            } else {
+                [words(first), words(last)]
+            };
+            store_row::<OUT>(&c, values, raw, bit, &blocks[b], row, target);
+        }
+    }
+    Some(positions)
+}
+
+/// Most bytes of words that one row takes.
+const ROW_WINDOW: usize = 2 * LANES;
+
+/// Decodes one symbol per lane and refills the states. Returns value words.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn step<const ONE: bool, const OUT: u8, const CAREFUL: bool>(
+    c: &Constants,
+    entries: Entries<'_>,
+    states: &mut [__m512i; 4],
+    cols: &[__m512i; 4],
+    row: i32,
+    stream: &[u8],
+    position: &mut usize,
+) -> [__m512i; 2] {
+    let row = _mm512_set1_epi32(row);
+    let mut entry = [row; 4];
+    let mut next = [row; 4];
+    for v in 0..4 {
+        let x = states[v];
+        let index = if ONE {
+            _mm512_and_si512(x, c.slot_mask)
+        } else {
+            let sum = _mm512_add_epi32(cols[v], row);
+            let context = _mm512_min_epi32(_mm512_max_epi32(sum, _mm512_setzero_si512()), c.last_context);
+            select(c.slot_mask, x, context)
+        };
+        entry[v] = entries.gather(index);
+        next[v] = _mm512_add_epi32(
+            _mm512_mullo_epi32(_mm512_srlv_epi32(entry[v], c.freq_shift), _mm512_srlv_epi32(x, c.state_shift)),
+            _mm512_and_si512(entry[v], c.slot_mask),
+        );
+    }
+    for h in 0..2 {
+        let short = [
+            _mm512_cmplt_epu32_mask(next[2 * h], c.state_low),
+            _mm512_cmplt_epu32_mask(next[2 * h + 1], c.state_low),
+        ];
+        let both = _mm512_kunpackw(u32::from(short[1]), u32::from(short[0]));
+        let words = _mm512_maskz_expand_epi16(both, window::<CAREFUL>(stream, *position));
+        for v in 0..2 {
+            let high = _mm512_permutexvar_epi8(c.spread[v], words);
+            states[2 * h + v] = _mm512_mask_shldi_epi32::<16>(next[2 * h + v], short[v], next[2 * h + v], high);
+        }
+        *position += 2 * both.count_ones() as usize;
+    }
+    let placed = [
+        _mm512_rolv_epi32(entry[0], c.place[0]),
+        _mm512_rolv_epi32(entry[1], c.place[1]),
+        _mm512_rolv_epi32(entry[2], c.place[2]),
+        _mm512_rolv_epi32(entry[3], c.place[3]),
+    ];
+    let low_half = _mm512_set1_epi32(0xffff);
+    if narrow(OUT) {
+        let even = select(_mm512_set1_epi32(0x0000_00ff), placed[0], placed[1]);
+        let odd = select(_mm512_set1_epi32(0x00ff_0000), placed[2], placed[3]);
+        [_mm512_and_si512(select(low_half, even, odd), c.value_mask), _mm512_setzero_si512()]
+    } else {
+        [
+            _mm512_and_si512(select(low_half, placed[0], placed[2]), c.value_mask),
+            _mm512_and_si512(select(low_half, placed[1], placed[3]), c.value_mask),
+        ]
+    }
+}
+
+/// Joins a row of value words with its raw words and writes it.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn store_row<const OUT: u8>(
+    c: &Constants,
+    values: [__m512i; 2],
+    raw: [[__m512i; 2]; 2],
+    bit: usize,
+    block: &Full<'_>,
+    row: usize,
+    target: &mut Target<'_>,
+) {
+    let bits = _mm512_set1_epi32(BOTH_HALVES[bit % 16] as i32);
+    let codes = [_mm512_shrdv_epi16(raw[0][0], raw[1][0], bits), _mm512_shrdv_epi16(raw[0][1], raw[1][1], bits)];
+    let at = block.offset + row * target.row_stride;
+    if narrow(OUT) {
+        let codes = select(_mm512_set1_epi32(0x00ff_00ff), codes[0], _mm512_slli_epi32::<8>(codes[1]));
+        let signs = _mm512_rol_epi32::<23>(codes);
+        let raw = select(c.sign_mask, signs, _mm512_rorv_epi32(codes, c.raw_turn));
+        let heads = _mm512_permutexvar_epi8(c.columns, select(c.coded_mask, values[0], raw));
+        if OUT == BYTES {
+            store(heads, (&mut target.bytes[at..at + 64]).try_into().expect("64 bytes"));
+        } else {
+            let mut bytes = [0u8; 64];
+            store(heads, &mut bytes);
+            scatter::<1>(&bytes, block, row, target);
+        }
+        return;
+    }
+    let heads = [
+        select(c.coded_mask, values[0], _mm512_rorv_epi32(codes[0], c.raw_turn)),
+        select(c.coded_mask, values[1], _mm512_rorv_epi32(codes[1], c.raw_turn)),
+    ];
+    match OUT {
+        WORDS => {
+            let out: &mut [u8; 128] = (&mut target.bytes[at..at + 128]).try_into().expect("128 bytes");
+            let (low, high) = out.split_at_mut(64);
+            store(heads[0], low.try_into().expect("64 bytes"));
+            store(heads[1], high.try_into().expect("64 bytes"));
+        }
+        FUSED => {
+            let out: &mut [u8; 256] = (&mut target.bytes[at..at + 256]).try_into().expect("256 bytes");
+            let low: &[u8; 128] = block.low[128 * row..128 * row + 128].try_into().expect("128 bytes");
+            // Unpacking works within 128 bits, so quarters are brought to where it leaves columns in order.
+            let order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+            for (h, (out, low)) in out.chunks_exact_mut(128).zip(low.chunks_exact(64)).enumerate() {
+                let low = _mm512_permutexvar_epi64(order, load(low.try_into().expect("64 bytes")));
+                let head = _mm512_permutexvar_epi64(order, heads[h]);
+                let (a, b) = out.split_at_mut(64);
+                store(_mm512_unpacklo_epi16(low, head), a.try_into().expect("64 bytes"));
+                store(_mm512_unpackhi_epi16(low, head), b.try_into().expect("64 bytes"));
+            }
+        }
+        _ => {
+            let mut bytes = [[0u8; 64]; 2];
+            store(heads[0], &mut bytes[0]);
+            store(heads[1], &mut bytes[1]);
+            scatter::<2>(bytes.as_flattened(), block, row, target);
+        }
+    }
+}
+
+/// A bit position in both halves of a word.
+const BOTH_HALVES: [u32; GROUP_ROWS] = {
+    let mut table = [0; GROUP_ROWS];
+    let mut bit = 0;
+    while bit < GROUP_ROWS {
+        table[bit] = (bit as u32) << 16 | bit as u32;
+        bit += 1;
+    }
+    table
+};
+
+/// States before the first row; `None` if one is below its interval.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn first_states(block: &Full<'_>) -> Option<[__m512i; 4]> {
+    let mut states = quarters(block.states);
+    for x in &mut states {
+        if let Some(base) = block.base {
+            *x = _mm512_and_si512(*x, _mm512_set1_epi32(0x7fff_ffff));
+            *x = _mm512_add_epi32(*x, _mm512_set1_epi32(base as i32));
+        }
+        if _mm512_cmplt_epu32_mask(*x, _mm512_set1_epi32(STATE_LOW as i32)) != 0 {
+            return None;
+        }
+    }
+    Some(states)
+}
+
+/// Column classes in lane order, times 2^P.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn column_contexts(block: &Full<'_>, table_bits: u32) -> [__m512i; 4] {
+    let mut lanes = [0i8; LANES];
+    for (s, pair) in block.cols.chunks_exact(2).enumerate() {
+        lanes[s] = pair[0];
+        lanes[LANES / 2 + s] = pair[1];
+    }
+    let mut contexts = [_mm512_setzero_si512(); 4];
+    for (context, lanes) in contexts.iter_mut().zip(lanes.chunks_exact(16)) {
+        // SAFETY: a chunk has 16 bytes.
+        let classes = unsafe { _mm_loadu_si128(lanes.as_ptr().cast()) };
+        *context = _mm512_slli_epi32(_mm512_cvtepi8_epi32(classes), 0);
+        *context = _mm512_sllv_epi32(*context, _mm512_set1_epi32(table_bits as i32));
+    }
+    contexts
+}
+
+/// The two carried halfwords of all columns as raw words; moves `position` past the overflow. `None` if the words or the
+/// overflow run past the stream, or a lane that carries nothing ends elsewhere than it started.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn carried(
+    states: &[__m512i; 4],
+    block: &Full<'_>,
+    plan: &Plan,
+    position: &mut usize,
+) -> Option<[[__m512i; 2]; 2]> {
+    let rest = block.stream.get(*position..)?;
+    let mut tails = [_mm512_setzero_si512(); 4];
+    let bytes;
+    if block.base.is_some() {
+        // 64 lanes lack at most 15 bits each: 120 bytes, and a window of 4 at the last.
+        let mut overflow = [0u8; 128];
+        let n = rest.len().min(overflow.len());
+        overflow[..n].copy_from_slice(&rest[..n]);
+        let stored = quarters(block.states);
+        let mut bits = 0;
+        for v in 0..4 {
+            let missing = _mm512_lzcnt_epi32(states[v]);
+            let through = prefix_sums(missing);
+            let start = _mm512_add_epi32(_mm512_sub_epi32(through, missing), _mm512_set1_epi32(bits));
+            let at = _mm512_srli_epi32::<3>(start);
+            // SAFETY: states are at least 2^16 after every row, so at most 15 bits are missing per lane, `start` is at
+            // most 63·15 and `at` at most 118.
+            let window = unsafe { _mm512_i32gather_epi32::<1>(at, overflow.as_ptr().cast()) };
+            let window = _mm512_srlv_epi32(window, _mm512_and_si512(start, _mm512_set1_epi32(7)));
+            let one = _mm512_set1_epi32(1);
+            let low = _mm512_and_si512(window, _mm512_sub_epi32(_mm512_sllv_epi32(one, missing), one));
+            let upper = select(_mm512_set1_epi32(i32::MIN), stored[v], _mm512_sllv_epi32(states[v], missing));
+            tails[v] = _mm512_or_si512(upper, low);
+            bits += _mm512_reduce_add_epi32(missing);
+        }
+        bytes = (bits as usize).div_ceil(8);
+        if bytes > rest.len() {
+            return None;
+        }
+    } else {
+        for x in states {
+            if _mm512_cmpneq_epi32_mask(*x, _mm512_set1_epi32(STATE_LOW as i32)) != 0 {
+                return None;
+            }
+        }
+        if plan.carries {
+            tails = quarters(rest.first_chunk()?);
+            bytes = 4 * LANES;
+        } else {
+            bytes = 0;
+        }
+    }
+    *position += bytes.next_multiple_of(2);
+    let low_half = _mm512_set1_epi32(0xffff);
+    let mut words = [[_mm512_setzero_si512(); 2]; 2];
+    for h in 0..2 {
+        words[0][h] = select(low_half, tails[h], _mm512_slli_epi32::<16>(tails[2 + h]));
+        words[1][h] = select(low_half, _mm512_srli_epi32::<16>(tails[h]), tails[2 + h]);
+    }
+    Some(words)
+}
+
+/// Inclusive prefix sums.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn prefix_sums(x: __m512i) -> __m512i {
+    let zero = _mm512_setzero_si512();
+    let x = _mm512_add_epi32(x, _mm512_alignr_epi32::<15>(x, zero));
+    let x = _mm512_add_epi32(x, _mm512_alignr_epi32::<14>(x, zero));
+    let x = _mm512_add_epi32(x, _mm512_alignr_epi32::<12>(x, zero));
+    _mm512_add_epi32(x, _mm512_alignr_epi32::<8>(x, zero))
+}
+
+/// Raw words of halfword `k`, all 32 column pairs.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn raw_words(block: &Full<'_>, k: usize) -> [__m512i; 2] {
+    let words: &[u8; 128] = block.raw[128 * k..128 * k + 128].try_into().expect("128 bytes");
+    let (low, high) = words.split_at(64);
+    [load(low.try_into().expect("64 bytes")), load(high.try_into().expect("64 bytes"))]
+}
+
+/// The next 32 words of the stream; with CAREFUL, zeros where it is over.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn window<const CAREFUL: bool>(stream: &[u8], at: usize) -> __m512i {
+    if CAREFUL {
+        let rest = stream.get(at..).unwrap_or(&[]);
+        let mask = _bzhi_u32(u32::MAX, (rest.len() / 2).min(32) as u32);
+        // SAFETY: the mask has a bit per whole word of `rest`, and no others.
+        unsafe { _mm512_maskz_loadu_epi16(mask, rest.as_ptr().cast()) }
+    } else {
+        load(stream[at..at + 64].try_into().expect("64 bytes"))
+    }
+}
+
+/// `a` where `mask` is set, else `b`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn select(mask: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    _mm512_ternarylogic_epi32::<0xca>(mask, a, b)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn quarters(bytes: &[u8; 256]) -> [__m512i; 4] {
+    let (quarters, _) = bytes.as_chunks::<64>();
+    [load(&quarters[0]), load(&quarters[1]), load(&quarters[2]), load(&quarters[3])]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn load(bytes: &[u8; 64]) -> __m512i {
+    // SAFETY: 64 readable bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn store(x: __m512i, bytes: &mut [u8; 64]) {
+    // SAFETY: 64 writable bytes; the store needs no alignment.
+    unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), x) }
+}
+
+/// Decoding entries, K·2^P of them.
+#[derive(Clone, Copy)]
+struct Entries<'a>(&'a [u32]);
+
+impl<'a> Entries<'a> {
+    fn new(tables: &'a DecodeTables) -> Self {
+        assert_eq!(tables.entries().len(), tables.contexts() << tables.table_bits());
+        Self(tables.entries())
+    }
+
+    /// Entries at `index`, which [`step`] makes of a slot below 2^P and a context clamped to 0..K, times 2^P.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+    fn gather(self, index: __m512i) -> __m512i {
+        // SAFETY: every index is below K·2^P, the length that `new` asserted.
+        unsafe { _mm512_i32gather_epi32::<4>(index, self.0.as_ptr().cast()) }
+    }
+}

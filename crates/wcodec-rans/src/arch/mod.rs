@@ -1,0 +1,122 @@
+//! Decoders of full superblocks (64 lanes, whole groups of rows), one module per instruction set.
+//!
+//! ```text
+//! DecodeTables ─ Backend (chosen once) ─┬─ avx512: 4 vectors of 16 states, words by vpexpandw
+//!                                       ├─ avx2: 8 vectors of 8 states, words by a permute table
+//!                                       └─ scalar: superblock/decode.rs, the definition
+//! ```
+//!
+//! Every backend works in the same two steps, `DELAY` rows apart: a row's symbols are decoded into *value words* in a
+//! ring, and later joined with their raw bits and stored. The distance is what the last rows need anyway: their raw
+//! bits lie in the final states. A backend that meets damage gives up without a reason; the scalar decoder then finds
+//! the same damage and names it.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod plan;
+
+use crate::superblock::{DecodeTables, Target};
+
+pub(crate) use plan::{Full, Plan};
+
+/// An instruction set to decode with.
+///
+/// ```
+/// use wcodec_rans::Isa;
+/// // Scalar code runs everywhere; the others where the CPU has them.
+/// assert!(Isa::Scalar.is_available());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Isa {
+    /// The widest that the CPU has, no wider than the environment variable `WCODEC_ISA` (`avx512`, `avx2` or `scalar`)
+    /// says. The variable is read once per process; other values are as if it were unset.
+    #[default]
+    Auto,
+    /// AVX-512 with BW, DQ, VL, CD, VBMI and VBMI2 (Intel from Ice Lake, AMD from Zen 4).
+    Avx512,
+    /// AVX2 with POPCNT.
+    Avx2,
+    /// Portable code.
+    Scalar,
+}
+
+impl Isa {
+    /// Whether this CPU has it.
+    pub fn is_available(self) -> bool {
+        Backend::new(self).is_some()
+    }
+}
+
+/// A proven instruction set: the tokens inside exist only where the CPU has the features they stand for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Backend {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::Avx512),
+}
+
+impl Backend {
+    /// The backend for `isa`, if the CPU has it.
+    pub(crate) fn new(isa: Isa) -> Option<Self> {
+        match isa {
+            Isa::Auto => Some(Self::auto()),
+            Isa::Scalar => Some(Self::Scalar),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::Avx2::new().map(Self::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::Avx512::new().map(Self::Avx512),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => None,
+        }
+    }
+
+    /// The widest backend within the cap of `WCODEC_ISA`.
+    pub(crate) fn auto() -> Self {
+        static AUTO: std::sync::OnceLock<Backend> = std::sync::OnceLock::new();
+        *AUTO.get_or_init(|| {
+            let widest_first: &[Isa] = match std::env::var("WCODEC_ISA").as_deref() {
+                Ok("scalar") => &[],
+                Ok("avx2") => &[Isa::Avx2],
+                _ => &[Isa::Avx512, Isa::Avx2],
+            };
+            widest_first.iter().find_map(|&isa| Self::new(isa)).unwrap_or(Self::Scalar)
+        })
+    }
+
+    /// The instruction set.
+    pub(crate) fn isa(self) -> Isa {
+        match self {
+            Self::Scalar => Isa::Scalar,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => Isa::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => Isa::Avx512,
+        }
+    }
+
+    /// Decodes N full superblocks side by side up to their patches. Returns where in its stream each one's patches
+    /// begin; `None` when this backend has no vectors, or a superblock is damaged.
+    #[inline]
+    pub(crate) fn decode<const N: usize>(
+        self,
+        tables: &DecodeTables,
+        plan: &Plan,
+        blocks: &[Full<'_>; N],
+        target: &mut Target<'_>,
+    ) -> Option<[usize; N]> {
+        match self {
+            Self::Scalar => None,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(token) => token.decode(tables, plan, blocks, target),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(token) => token.decode(tables, plan, blocks, target),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
