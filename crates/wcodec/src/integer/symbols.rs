@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use wcodec_rans::LANES;
 use wcodec_rans::superblock::{MAX_ROWS, Shape};
+use wcodec_transform::fold::MAX_MAGNITUDE_BITS;
 
 /// Coefficients in a row of 64 bytes of a bitplane.
 pub(crate) const ROW_COEFFICIENTS: usize = 8 * LANES;
@@ -33,6 +34,11 @@ impl SymbolForm {
         }
     }
 
+    /// Number of planes, 0 for residuals.
+    pub(crate) fn planes(self) -> u32 {
+        u32::from(self.code())
+    }
+
     /// The form of a byte. Whether its planes fit is for [`SymbolRows::new`] to say.
     pub(crate) fn from_code(code: u8) -> Self {
         match code {
@@ -53,14 +59,16 @@ pub(crate) struct SymbolRows {
 }
 
 impl SymbolRows {
-    /// The rows of a superblock of `block` samples, `None` where its planes would take more rows than the coder has.
+    /// The rows of a superblock of `block` samples, `None` where its planes would take more rows than the coder has, or magnitudes
+    /// more bits than there are.
     pub(crate) fn new(form: SymbolForm, block: Shape) -> Option<Self> {
         match form {
             SymbolForm::Residuals => Some(Self { shape: block, plane_rows: block.rows(), run: RESIDUAL_RUN }),
             SymbolForm::Bitplanes { magnitude_bits } => {
                 let plane_rows = block.elements().div_ceil(ROW_COEFFICIENTS);
                 let rows = plane_rows * (magnitude_bits as usize + 1);
-                let shape = (rows <= MAX_ROWS).then(|| Shape::new(rows, LANES).ok())??;
+                let fits = magnitude_bits <= MAX_MAGNITUDE_BITS && rows <= MAX_ROWS;
+                let shape = fits.then(|| Shape::new(rows, LANES).ok())??;
                 Some(Self { shape, plane_rows, run: PLANE_RUN })
             }
         }
@@ -112,5 +120,7 @@ mod tests {
         }
         let full = Shape::new(256, 64).unwrap();
         assert_eq!(SymbolRows::new(SymbolForm::Bitplanes { magnitude_bits: 16 }, full), None);
+        let tiny = Shape::new(1, 1).unwrap();
+        assert_eq!(SymbolRows::new(SymbolForm::Bitplanes { magnitude_bits: 32 }, tiny), None);
     }
 }

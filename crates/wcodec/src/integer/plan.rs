@@ -1,0 +1,89 @@
+//! Tables for a tensor.
+
+use rayon::prelude::*;
+use wcodec_predict::TileSize;
+use wcodec_rans::TableSet;
+
+use super::analysis::{Analysis, Search, analyse};
+use super::model::{Model, no_counts, table_set, train};
+use super::params::IntegerParams;
+use crate::error::{Error, Result};
+use crate::lanes::Geometry;
+use crate::options::Level;
+
+/// Superblocks that tables are trained on.
+const SAMPLE_BLOCKS: usize = 128;
+/// Up to this many superblocks the number of tables is a choice; above, the most tables pay for themselves.
+const SMALL_BLOCKS: usize = 64;
+
+/// What the caller of the integer mode chooses.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct IntegerOptions {
+    /// How hard to search.
+    pub(crate) level: Level,
+    /// The unit of prediction.
+    pub(crate) tile: TileSize,
+    /// Whether the tensor shall decode in part with a small error: bitplanes only, and nothing is predicted.
+    pub(crate) progressive: bool,
+}
+
+/// Plans a tensor of one byte per element: `data` is all of it, `geometry` its view with a number of rows in a superblock that is a
+/// multiple of the tile.
+///
+/// Looks at every superblock (at [`Level::Fast`] and without `progressive`, at a sample), in parallel.
+pub(crate) fn plan(data: &[u8], geometry: Geometry, options: IntegerOptions) -> Result<(IntegerParams, TableSet)> {
+    let params = IntegerParams { geometry, tile: options.tile };
+    if geometry.element_bytes != 1 || !geometry.block_rows.is_multiple_of(options.tile.get()) {
+        return Err(Error::BadArgument("integer mode: elements of one byte, whole tiles in a superblock".into()));
+    }
+    let search = Search::new(options.level, options.progressive);
+    let blocks = geometry.blocks();
+    let step = blocks.div_ceil(SAMPLE_BLOCKS);
+    let sample = (0..blocks)
+        .into_par_iter()
+        .step_by(step)
+        .map(|block| analyse_block(data, params, block, search))
+        .collect::<Result<Vec<_>>>()?;
+    let sizes: &[usize] = if blocks <= SMALL_BLOCKS { &[1, 2, 4, 8, 16] } else { &[16] };
+    let model = train(&sample, options.progressive, step as u64, sizes);
+
+    let counts = if step == 1 || (options.level == Level::Fast && !options.progressive) {
+        let mut counts = no_counts(model.contexts);
+        for analysis in &sample {
+            model.count(analysis, options.progressive, &mut counts);
+        }
+        counts
+    } else {
+        count_all(data, params, search, &model)?
+    };
+    let tables = table_set(counts).ok_or_else(|| Error::BadArgument("integer mode: nothing to code".into()))?;
+    Ok((params, tables))
+}
+
+fn count_all(data: &[u8], params: IntegerParams, search: Search, model: &Model) -> Result<Vec<Vec<u64>>> {
+    (0..params.geometry.blocks())
+        .into_par_iter()
+        .try_fold(
+            || no_counts(model.contexts),
+            |mut counts, block| {
+                let analysis = analyse_block(data, params, block, search)?;
+                model.count(&analysis, search.only_planes, &mut counts);
+                Ok(counts)
+            },
+        )
+        .try_reduce(
+            || no_counts(model.contexts),
+            |mut sum, part| {
+                sum.iter_mut().flatten().zip(part.iter().flatten()).for_each(|(s, &n)| *s += n);
+                Ok(sum)
+            },
+        )
+}
+
+/// Analyses superblock `block` of the whole tensor.
+fn analyse_block(data: &[u8], params: IntegerParams, block: usize, search: Search) -> Result<Analysis> {
+    let g = params.geometry;
+    let (strip, across) = (block / g.blocks_across(), block % g.blocks_across());
+    let start = g.strip_rows(strip).start * g.row_bytes() + g.block_cols(across).start;
+    analyse(&data[start..], g.row_bytes(), g.shape(strip, across), params.tile, search)
+}
