@@ -29,15 +29,6 @@ impl BitWriter {
         }
     }
 
-    /// Appends `value` in Elias gamma code of `value + 1` (2·⌊log2(value+1)⌋ + 1 bits).
-    pub fn write_gamma(&mut self, value: u32) {
-        let v = u64::from(value) + 1;
-        let n = v.ilog2();
-        self.write(0, n);
-        self.write(1, 1);
-        self.write(v as u32 & (((1u64 << n) - 1) as u32), n);
-    }
-
     /// The bytes, the last one padded with zero bits.
     pub fn finish(mut self) -> Vec<u8> {
         if self.pending_bits > 0 {
@@ -79,22 +70,6 @@ impl<'a> BitReader<'a> {
         Ok(value as u32)
     }
 
-    /// Reads a value written by [`BitWriter::write_gamma`].
-    ///
-    /// # Errors
-    /// Truncated at the end of the string; corrupt when the code is longer than any 32-bit value's.
-    pub fn read_gamma(&mut self) -> Result<u32> {
-        let mut n = 0;
-        while self.read(1)? == 0 {
-            n += 1;
-            if n > 31 {
-                return crate::error::corrupt("Elias gamma code", self.position / 8);
-            }
-        }
-        let low = self.read(n)?;
-        Ok(((1u32 << n) | low) - 1)
-    }
-
     /// Bits read so far.
     pub fn position(&self) -> usize {
         self.position
@@ -115,13 +90,12 @@ mod tests {
         #[test]
         fn fields_come_back(fields in prop::collection::vec((any::<u32>(), 0u32..=32), 0..200)) {
             let mut w = BitWriter::new();
-            for &(v, n) in &fields { w.write(v, n); w.write_gamma(v >> 1); }
+            for &(v, n) in &fields { w.write(v, n); }
             let bytes = w.finish();
             let mut r = BitReader::new(&bytes);
             for &(v, n) in &fields {
                 let mask = ((1u64 << n) - 1) as u32;
                 prop_assert_eq!(r.read(n).unwrap(), v & mask);
-                prop_assert_eq!(r.read_gamma().unwrap(), v >> 1);
             }
             prop_assert_eq!(r.bytes_read(), bytes.len());
             prop_assert!(r.read(9).is_err());

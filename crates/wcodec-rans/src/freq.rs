@@ -1,12 +1,14 @@
 //! Frequency tables: counts, cost-optimal normalisation to a power of two, and their serialised form.
 
-use crate::bits::{BitReader, BitWriter};
+use crate::adaptive::{self, NumberModel};
 use crate::error::{RansError, Result, corrupt};
 
 /// Smallest and largest precision P of a table: frequencies sum to 2^P.
 pub const MIN_TABLE_BITS: u32 = 8;
 /// See [`MIN_TABLE_BITS`].
 pub const MAX_TABLE_BITS: u32 = 12;
+/// Most decoding entries K·2^P of a set: 128 KiB, which a GPU's shared memory and a CPU's second-level cache hold.
+pub const MAX_ENTRIES: usize = 1 << 15;
 /// Most symbols of one alphabet.
 pub const MAX_SYMBOLS: usize = 256;
 
@@ -171,7 +173,7 @@ fn log_ratio(a: f64, b: f64) -> f64 {
 /// counts[0][241] = 100;
 /// let set = TableSet::from_counts(10, &counts)?;
 /// let bytes = set.to_bytes();
-/// assert_eq!(TableSet::from_bytes(&bytes)?, (set, bytes.len()));
+/// assert_eq!(TableSet::from_bytes(&bytes)?, set);
 /// # Ok::<(), wcodec_rans::RansError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -185,13 +187,16 @@ impl TableSet {
     /// Wraps an alphabet and its tables.
     ///
     /// # Errors
-    /// [`RansError::BadArgument`] when there are not 1 to 16 tables, they differ in P or in alphabet, values are not
+    /// [`RansError::BadArgument`] when there are not 1 to 16 tables of together 2^15 entries at most, they differ in P or in alphabet, values are not
     /// strictly ascending, or a value does not fit 32 − 2P bits (what one 32-bit table entry leaves for it).
     pub fn new(values: Vec<u16>, tables: Vec<FrequencyTable>) -> Result<Self> {
         if !(1..=crate::MAX_CONTEXTS).contains(&tables.len()) {
             return Err(RansError::BadArgument("a table set has 1 to 16 contexts"));
         }
         let p = tables[0].table_bits;
+        if tables.len() << p > MAX_ENTRIES {
+            return Err(RansError::BadArgument("K·2^P exceeds 2^15 entries"));
+        }
         if tables.iter().any(|t| t.table_bits != p || t.freqs.len() != values.len()) {
             return Err(RansError::BadArgument("tables of a set share P and alphabet"));
         }
@@ -257,84 +262,104 @@ impl TableSet {
         &self.tables
     }
 
-    /// Serialised form: see `docs/format.md`, "Table set".
+    /// Serialised form: see `docs/format.md`, "Table set". Adaptive: a frequency is told by how long the number before it
+    /// and the one in the same place of the table before are.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut w = BitWriter::new();
-        w.write(self.table_bits() - MIN_TABLE_BITS, 3);
-        w.write(self.contexts() as u32 - 1, 4);
-        w.write(self.values.len() as u32 - 1, 8);
-        let mut previous = None;
+        let mut coder = adaptive::Encoder::default();
+        coder.raw(self.table_bits() - MIN_TABLE_BITS, 3);
+        coder.raw(self.contexts() as u32 - 1, 4);
+        coder.raw(self.values.len() as u32 - 1, 8);
+        let mut gaps = NumberModel::new(1);
+        let mut next = 0;
         for &v in &self.values {
-            w.write_gamma(u32::from(v) - previous.map_or(0, |p: u16| u32::from(p) + 1));
-            previous = Some(v);
+            gaps.encode(&mut coder, 0, u32::from(v) - next);
+            next = u32::from(v) + 1;
         }
-        let last = self.values.len() - 1;
+        let mut numbers = NumberModel::new(FREQ_CONTEXTS);
+        let mut previous = None;
         for table in &self.tables {
-            // The last frequency is what the others leave.
-            let first = table.freqs.iter().position(|&f| f > 0).unwrap_or(0);
-            let end = table.freqs.iter().rposition(|&f| f > 0).unwrap_or(0);
-            w.write_gamma(first as u32);
-            w.write_gamma((last - end) as u32);
-            for &f in &table.freqs[first..end] {
-                w.write_gamma(u32::from(f));
+            // What the others leave is the last frequency; told to stop early, a decoder need not be told zeros.
+            let mut left = 1u32 << self.table_bits();
+            let mut before = 0;
+            for (s, &f) in table.freqs.iter().enumerate().take(self.values.len() - 1) {
+                if left == 0 {
+                    break;
+                }
+                numbers.encode(&mut coder, freq_context(previous, s, before), u32::from(f));
+                left -= u32::from(f);
+                before = f;
             }
+            previous = Some(table);
         }
-        w.finish()
+        coder.finish()
     }
 
-    /// Reads a set and says how many bytes it took.
+    /// Reads a set that takes all of `bytes`.
     ///
     /// # Errors
     /// Truncated or corrupt bytes: a sum that is not 2^P, an alphabet that does not ascend or does not fit.
-    pub fn from_bytes(bytes: &[u8]) -> Result<(Self, usize)> {
-        let mut r = BitReader::new(bytes);
-        let table_bits = r.read(3)? + MIN_TABLE_BITS;
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let mut coder = adaptive::Decoder::new(bytes);
+        let table_bits = coder.raw(3) + MIN_TABLE_BITS;
         if table_bits > MAX_TABLE_BITS {
             return corrupt("table set: precision P", 0);
         }
-        let contexts = r.read(4)? as usize + 1;
-        let symbols = r.read(8)? as usize + 1;
+        let contexts = coder.raw(4) as usize + 1;
+        if contexts << table_bits > MAX_ENTRIES {
+            return corrupt("table set: too many entries", 0);
+        }
+        let symbols = coder.raw(8) as usize + 1;
         if symbols < 2 {
             return corrupt("table set: alphabet of one symbol", 1);
         }
+        let mut gaps = NumberModel::new(1);
         let mut values = Vec::with_capacity(symbols);
         let mut next = 0u32;
         for _ in 0..symbols {
-            let v = next.saturating_add(r.read_gamma()?);
+            let v = next.saturating_add(gaps.decode(&mut coder, 0));
             if v >> max_value_bits(table_bits) != 0 {
-                return corrupt("table set: value does not fit", r.bytes_read());
+                return corrupt("table set: value does not fit", 2);
             }
             values.push(v as u16);
             next = v + 1;
         }
-        let mut tables = Vec::with_capacity(contexts);
+        coder.check()?;
+        let mut numbers = NumberModel::new(FREQ_CONTEXTS);
+        let mut tables: Vec<FrequencyTable> = Vec::with_capacity(contexts);
         for _ in 0..contexts {
-            let first = r.read_gamma()? as usize;
-            let trailing = r.read_gamma()? as usize;
-            let Some(end) = (symbols - 1).checked_sub(trailing).filter(|&e| first <= e) else {
-                return corrupt("table set: symbol range", r.bytes_read());
-            };
             let mut freqs = vec![0u16; symbols];
             let mut left = 1u32 << table_bits;
-            for f in &mut freqs[first..end] {
-                let value = r.read_gamma()?;
-                let Some(rest) = left.checked_sub(value) else {
-                    return corrupt("table set: frequencies exceed 2^P", r.bytes_read());
+            let mut before = 0;
+            for s in 0..symbols - 1 {
+                if left == 0 {
+                    break;
+                }
+                let f = numbers.decode(&mut coder, freq_context(tables.last(), s, before));
+                let Some(rest) = left.checked_sub(f) else {
+                    return corrupt("table set: frequencies exceed 2^P", 2);
                 };
                 left = rest;
-                *f = value as u16;
+                before = f as u16;
+                freqs[s] = before;
             }
-            freqs[end] = left as u16;
+            freqs[symbols - 1] = left as u16;
+            coder.check()?;
             match FrequencyTable::new(table_bits, freqs) {
-                Ok(t) if left > 0 => tables.push(t),
-                _ => return corrupt("table set: frequencies do not sum to 2^P", r.bytes_read()),
+                Ok(t) => tables.push(t),
+                Err(_) => return corrupt("table set: one symbol has every slot", 2),
             }
         }
-        match Self::new(values, tables) {
-            Ok(set) => Ok((set, r.bytes_read())),
-            Err(_) => corrupt("table set", r.bytes_read()),
-        }
+        Self::new(values, tables).or_else(|_| corrupt("table set", 2))
     }
+}
+
+/// Contexts of a frequency: bit lengths (0 to 13) of the one above it and, coarser, of the one before it.
+const FREQ_CONTEXTS: usize = 15 * 5;
+
+fn freq_context(above: Option<&FrequencyTable>, symbol: usize, before: u16) -> usize {
+    let length = |f: u16| (16 - f.leading_zeros()) as usize;
+    let above = above.map_or(14, |t| length(t.freqs[symbol]));
+    above * 5 + length(before).div_ceil(3).min(4)
 }
 
 /// Widest field value at precision P: a slot's frequency and bias take 2P bits of its 32-bit entry.
@@ -353,17 +378,18 @@ mod tests {
             p in MIN_TABLE_BITS..=MAX_TABLE_BITS,
             counts in prop::collection::vec(prop::collection::vec(prop_oneof![Just(0u64), 1u64..5, 0u64..1_000_000], 1..200), 1..=16),
         ) {
-            let set = TableSet::from_counts(p, &counts).unwrap();
-            for (table, c) in set.tables().iter().zip(&counts) {
+            let counts = &counts[..counts.len().min(MAX_ENTRIES >> p)];
+            let set = TableSet::from_counts(p, counts).unwrap();
+            for (table, c) in set.tables().iter().zip(counts) {
                 for (&v, &f) in set.values().iter().zip(table.freqs()) {
                     let counted = c.get(usize::from(v)).copied().unwrap_or(0);
                     prop_assert!(counted == 0 || f > 0);
                 }
             }
             let bytes = set.to_bytes();
-            prop_assert_eq!(TableSet::from_bytes(&bytes).unwrap(), (set, bytes.len()));
+            prop_assert_eq!(TableSet::from_bytes(&bytes).unwrap(), set);
             for cut in 0..bytes.len() {
-                prop_assert!(TableSet::from_bytes(&bytes[..cut]).is_err());
+                let _ = TableSet::from_bytes(&bytes[..cut]);
             }
         }
 

@@ -19,6 +19,7 @@
 //! [`freq`]: tables. [`plain`]: the coder at its simplest. [`layout`]: which bits are coded. [`superblock`]: lanes,
 //! words, state packing and the scalar decoder, which *defines* the format.
 
+pub mod adaptive;
 mod arch;
 pub mod bits;
 mod error;

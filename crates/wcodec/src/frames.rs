@@ -9,8 +9,8 @@ use zstd_safe::{CCtx, CParameter, DCtx};
 use crate::error::{Error, Result};
 use crate::wire::{Cursor, put_varint};
 
-/// Frames of a chunk: 1 MiB at the default frame size.
-const FRAMES_PER_CHUNK: u64 = 16;
+/// Content of a chunk: this much, or one frame where that is more.
+const CHUNK_BYTES: u64 = 1 << 20;
 /// Frame sizes that an archive may have.
 const FRAME_RANGE: std::ops::RangeInclusive<u64> = 4 << 10..=16 << 20;
 
@@ -37,8 +37,14 @@ impl FrameParams {
         out
     }
 
+    /// Frames of a chunk.
+    fn frames_per_chunk(self) -> usize {
+        (CHUNK_BYTES / self.frame).max(1) as usize
+    }
+
+    /// Decoded bytes of a chunk.
     pub(crate) fn chunk_bytes(self) -> usize {
-        (self.frame * FRAMES_PER_CHUNK) as usize
+        self.frame as usize * self.frames_per_chunk()
     }
 }
 
@@ -112,7 +118,7 @@ impl FrameDecoder {
 
     /// Decodes chunk `chunk` into `out`.
     pub(crate) fn decode_chunk(&self, chunk: usize, bytes: &[u8], offset: u64, out: &mut [u8], scratch: &mut Vec<u8>) -> Result<()> {
-        let first = chunk * FRAMES_PER_CHUNK as usize;
+        let first = chunk * self.params.frames_per_chunk();
         let mut context = DCtx::create();
         let mut at = 0usize;
         for (content, &len) in out.chunks_mut(self.params.frame as usize).zip(&self.lengths[first..]) {

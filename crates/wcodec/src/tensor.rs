@@ -29,6 +29,12 @@ const MIN_LANES_ELEMENTS: u64 = 2048;
 const STORE_CHUNK: usize = 1 << 20;
 /// Up to this size candidates are judged by their real size; above it by samples and by the plan's exact model.
 const TRIAL_BYTES: usize = 4 << 20;
+/// Frames of a quick look at what Zstd gives.
+const QUICK_FRAMES: usize = 3;
+/// Frames of the sample that decides for a large tensor.
+const WIDE_FRAMES: usize = 24;
+/// Content of a long Zstd frame.
+const LONG_FRAME: usize = 1 << 20;
 
 /// One encoded chunk.
 pub(crate) struct EncodedChunk {
@@ -62,23 +68,23 @@ pub(crate) enum Coder {
 /// Chooses the smallest allowed mode.
 pub(crate) fn prepare(source: Source<'_>, options: &EncodeOptions) -> Result<Prepared> {
     let raw = source.data.len() as u64;
-    let store = Prepared { coder: Coder::Store, bytes: raw };
     let allowed = |mode: ModeChoice| options.mode == ModeChoice::Auto || options.mode == mode;
-    let mut candidates = Vec::new();
+    let mut candidates = vec![Prepared::store(raw)];
     if allowed(ModeChoice::Float) && source.data.len() <= small::MAX_BYTES {
         let bytes = small::encode(source.data, source.dtype);
         candidates.push(Prepared { bytes: bytes.len() as u64, coder: Coder::Plain(bytes) });
     }
     if allowed(ModeChoice::Float) {
-        candidates.extend(prepare_lanes(source, options));
+        // The margin covers what the plan of a large tensor can be off by.
+        let margin = if source.data.len() <= TRIAL_BYTES { 0 } else { raw / 512 };
+        candidates.extend(prepare_lanes(source, options).filter(|c| c.bytes + margin < raw));
     }
     if allowed(ModeChoice::Zstd) {
-        candidates.push(prepare_frames(source, options)?);
+        let beat = candidates.iter().map(|c| c.bytes).min().unwrap_or(raw);
+        candidates.extend(prepare_frames(source, options, beat)?);
     }
-    // The margin covers what an estimate of a large tensor can be off by.
-    let margin = if source.data.len() <= TRIAL_BYTES { 0 } else { raw / 512 };
-    let best = candidates.into_iter().min_by_key(|c| c.bytes).filter(|c| c.bytes + margin < raw);
-    Ok(best.unwrap_or(store))
+    // The first of equals, so the simpler mode.
+    Ok(candidates.into_iter().min_by_key(|c| c.bytes).expect("storing is always possible"))
 }
 
 fn prepare_lanes(source: Source<'_>, options: &EncodeOptions) -> Option<Prepared> {
@@ -92,39 +98,75 @@ fn prepare_lanes(source: Source<'_>, options: &EncodeOptions) -> Option<Prepared
         [_] => 1,
         [_, rest @ ..] => rest.iter().product::<u64>(),
     };
-    let geometry = Geometry::choose(elements, natural_cols, format.bytes, options.superblock_rows)?;
+    // A superblock of one-byte elements has twice the rows, so that it decodes to as much.
+    let block_rows = if format.bytes == 1 { (2 * options.superblock_rows).min(512) } else { options.superblock_rows };
+    let geometry = Geometry::choose(elements, natural_cols, format.bytes, block_rows)?;
     let plan = plan::plan(View { data: source.data, geometry, format }, Effort::of(options.level));
     Some(Prepared { bytes: plan.bytes, coder: Coder::Lanes { params: plan.params, tables: plan.tables } })
 }
 
-fn prepare_frames(source: Source<'_>, options: &EncodeOptions) -> Result<Prepared> {
+/// Zstd frames of the form that is smallest, if they may be smaller than `beat`.
+///
+/// A quick look (a few frames at a low level) rules out the noise that trained weights are. Small tensors then get every form at the
+/// level asked for, with long frames too: repeats further apart than a short frame are worth the coarser random access.
+fn prepare_frames(source: Source<'_>, options: &EncodeOptions, beat: u64) -> Result<Option<Prepared>> {
+    let len = source.data.len() as u64;
+    if len == 0 {
+        return Ok(None);
+    }
+    let auto = options.mode == ModeChoice::Auto;
     let level = match (options.zstd_level, options.level) {
         (0, Level::Fast) => 3,
+        (0, _) if auto => 19,
         (0, Level::Default) => 9,
         (0, Level::Max) => 19,
         (level, _) => level,
     };
     let element = source.dtype.bits().map_or(1, |b| (b / 8).max(1) as usize);
-    let forms = [1, element];
-    let mut best: Option<Prepared> = None;
-    for plane_bytes in forms.into_iter().take(if element > 1 && source.data.len() % element == 0 { 2 } else { 1 }) {
+    let planes = if element > 1 && source.data.len() % element == 0 { vec![1, element] } else { vec![1] };
+    let mut forms = Vec::new();
+    for &plane_bytes in &planes {
         let params = FrameParams::new(options.zstd_frame, plane_bytes);
-        let frame = params.frame as usize;
-        // All of a small tensor, else frames spread over it.
-        let frames = source.data.len().div_ceil(frame);
-        let samples: Vec<usize> = if source.data.len() <= TRIAL_BYTES { (0..frames).collect() } else { (0..8).map(|i| i * (frames - 1) / 7).collect() };
-        let (mut taken, mut coded) = (0u64, 0u64);
-        for i in samples {
-            let content = &source.data[i * frame..((i + 1) * frame).min(source.data.len())];
-            taken += content.len() as u64;
-            coded += frames::encode_chunk(params, content, level, source.name)?.0.len() as u64;
+        let look = trial(source, params, 3, QUICK_FRAMES)?;
+        if !auto || look < beat + beat / 8 {
+            forms.push((look, params));
         }
-        let bytes = (u128::from(coded) * source.data.len() as u128 / u128::from(taken.max(1))) as u64 + 3 * frames as u64;
-        if best.as_ref().is_none_or(|b| bytes < b.bytes) {
+    }
+    forms.sort_by_key(|f| f.0);
+    if source.data.len() > TRIAL_BYTES || options.level == Level::Fast || !auto {
+        let Some(&(_, params)) = forms.first() else { return Ok(None) };
+        let bytes = trial(source, params, level, WIDE_FRAMES)?;
+        // A sample has to win clearly.
+        let wins = if auto { bytes + bytes / 64 < beat } else { bytes < beat };
+        return Ok(wins.then_some(Prepared { coder: Coder::Zstd { params, level }, bytes }));
+    }
+    if !forms.is_empty() {
+        forms.extend(planes.iter().map(|&p| (0, FrameParams::new(LONG_FRAME, p))));
+    }
+    let mut best: Option<Prepared> = None;
+    for (_, params) in forms {
+        let bytes = trial(source, params, level, usize::MAX)?;
+        // Long frames come last and have to be worth it.
+        if best.as_ref().is_none_or(|b| bytes < b.bytes - b.bytes / 32) {
             best = Some(Prepared { coder: Coder::Zstd { params, level }, bytes });
         }
     }
-    Ok(best.expect("one form is always tried"))
+    Ok(best.filter(|b| b.bytes < beat))
+}
+
+/// Bytes of the tensor in frames, from all of them or from at most `frames` spread over it.
+fn trial(source: Source<'_>, params: FrameParams, level: i32, frames: usize) -> Result<u64> {
+    let frame = params.frame as usize;
+    let count = source.data.len().div_ceil(frame);
+    let tried = count.min(frames);
+    let (mut taken, mut coded) = (0u64, 0u64);
+    for i in 0..tried {
+        let i = i * (count - 1) / (tried - 1).max(1);
+        let content = &source.data[i * frame..((i + 1) * frame).min(source.data.len())];
+        taken += content.len() as u64;
+        coded += frames::encode_chunk(params, content, level, source.name)?.0.len() as u64;
+    }
+    Ok((u128::from(coded) * source.data.len() as u128 / u128::from(taken.max(1))) as u64 + 3 * count as u64)
 }
 
 impl Prepared {

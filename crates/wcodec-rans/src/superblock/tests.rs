@@ -126,6 +126,7 @@ proptest! {
         bits in 8u32..=12, spread in 0u32..30, seed in any::<u64>(),
     ) {
         let bits = bits.min((32 - layout.coded_bits()) / 2);
+        let contexts = contexts.min(1 << (15 - bits));
         let case = Case::new(rows, cols, layout, contexts, bits, spread, seed);
         let packed = case.encode();
         prop_assert_eq!(packed.raw.len(), case.shape.raw_bytes(layout));

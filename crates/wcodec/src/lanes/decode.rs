@@ -46,10 +46,7 @@ impl LanesDecoder {
         let Some(table_bytes) = usize::try_from(table_id).ok().and_then(|i| pool.get(i)) else {
             return cursor.corrupt("lanes mode: no such table set");
         };
-        let (set, used) = TableSet::from_bytes(table_bytes).map_err(|e| Error::rans(&tensor, directory_offset, e))?;
-        if used != table_bytes.len() {
-            return cursor.corrupt("lanes mode: table set is too long");
-        }
+        let set = TableSet::from_bytes(table_bytes).map_err(|e| Error::rans(&tensor, directory_offset, e))?;
         let Ok(tables) = DecodeTables::new(params.layout, &set) else {
             return cursor.corrupt("lanes mode: table set does not fit the coded field");
         };

@@ -6,7 +6,8 @@
 use rayon::prelude::*;
 use wcodec_predict::log2_fixed;
 use wcodec_predict::scale::ScaleClasses;
-use wcodec_rans::{FrequencyTable, TableSet};
+use wcodec_rans::freq::MAX_ENTRIES;
+use wcodec_rans::{FrequencyTable, HeadLayout, TableSet};
 
 use super::encode::push_heads;
 use super::low;
@@ -35,6 +36,8 @@ pub(crate) struct Plan {
 pub(crate) struct Effort {
     /// Numbers of contexts to try.
     contexts: &'static [usize],
+    /// Further ones for tensors whose tables and class maps weigh.
+    small_contexts: &'static [usize],
     /// Rounds of class refinement.
     rounds: usize,
     /// Distance, in classes, that one round looks.
@@ -43,12 +46,15 @@ pub(crate) struct Effort {
     table_bits: &'static [u32],
 }
 
+/// Tensors of up to this many elements are small in the sense of [`Effort::small_contexts`].
+const SMALL_ELEMENTS: usize = 1 << 19;
+
 impl Effort {
     pub(crate) fn of(level: Level) -> Self {
         match level {
-            Level::Fast => Self { contexts: &[16], rounds: 0, reach: 0, table_bits: &[11] },
-            Level::Default => Self { contexts: &[16], rounds: 2, reach: 2, table_bits: &[10, 11] },
-            Level::Max => Self { contexts: &[4, 8, 16], rounds: 6, reach: 3, table_bits: &[10, 11, 12] },
+            Level::Fast => Self { contexts: &[16], small_contexts: &[], rounds: 0, reach: 0, table_bits: &[11] },
+            Level::Default => Self { contexts: &[16], small_contexts: &[6], rounds: 2, reach: 2, table_bits: &[10, 11, 12] },
+            Level::Max => Self { contexts: &[4, 8, 12, 16], small_contexts: &[2, 3, 6], rounds: 6, reach: 3, table_bits: &[10, 11, 12] },
         }
     }
 }
@@ -88,7 +94,8 @@ pub(crate) fn plan(view: View<'_>, effort: Effort) -> Plan {
         }
     };
     try_classes(&Classes { rows: vec![0; g.rows], cols: vec![0; g.cols], contexts: 1 });
-    for &contexts in effort.contexts {
+    let small = if g.rows * g.cols <= SMALL_ELEMENTS { effort.small_contexts } else { &[] };
+    for &contexts in effort.contexts.iter().chain(small) {
         let mut classes = scales.classes(contexts);
         if classes.contexts < 2 {
             continue;
@@ -218,6 +225,7 @@ impl Classes {
         let kinds = (high - low + 1) as usize;
         let kind: Vec<usize> = self.cols.iter().map(|&c| (i32::from(c) - low) as usize * BINS).collect();
         let this = &*self;
+        let rate = class_rate(self.rows.iter().map(|&r| i32::from(r)));
         let best: Vec<Vec<u8>> = view
             .tasks()
             .into_par_iter()
@@ -231,7 +239,7 @@ impl Classes {
                         counts[k + usize::from(coarse[usize::from(head)])] += 1;
                     }
                     let now = i32::from(this.rows[row]);
-                    best_class(&counts, now, reach, 0..=100, |k, class| this.length_row(lengths, class + low + k as i32)) as u8
+                    best_class(&counts, now, reach, 0..=100, &rate, |k, class| this.length_row(lengths, class + low + k as i32)) as u8
                 })
                 .collect()
             })
@@ -251,6 +259,7 @@ impl Classes {
         let slice = (512 * 1024 / (kinds * BINS * 4)).clamp(8, 256);
         let head_bytes = usize::from(view.format.head_bits / 8);
         let slices: Vec<usize> = (0..g.cols).step_by(slice).collect();
+        let rate = class_rate(self.cols.iter().map(|&c| i32::from(c)));
         let best: Vec<Vec<i8>> = slices
             .into_par_iter()
             .map(|first| {
@@ -270,7 +279,7 @@ impl Classes {
                 cols.zip(counts.chunks_exact(kinds * BINS))
                     .map(|(col, counts)| {
                         let now = i32::from(this.cols[col]);
-                        best_class(counts, now, reach, -100..=100, |k, class| this.length_row(lengths, class + low + k as i32)) as i8
+                        best_class(counts, now, reach, -100..=100, &rate, |k, class| this.length_row(lengths, class + low + k as i32)) as i8
                     })
                     .collect()
             })
@@ -289,14 +298,16 @@ impl Classes {
 
 /// The class within `reach` of `now` that codes `counts` (kinds × bins) in the fewest bits; `now` on a tie.
 fn best_class<'a>(
-    counts: &[u32], now: i32, reach: i32, range: std::ops::RangeInclusive<i32>, length: impl Fn(usize, i32) -> &'a [u32],
+    counts: &[u32], now: i32, reach: i32, range: std::ops::RangeInclusive<i32>, rate: &[u32], length: impl Fn(usize, i32) -> &'a [u32],
 ) -> i32 {
     let cost = |class: i32| -> u64 {
-        counts
+        let told = u64::from(rate[(class + CLASS_ORIGIN) as usize]);
+        let coded: u64 = counts
             .chunks_exact(BINS)
             .enumerate()
             .map(|(k, bins)| bins.iter().zip(length(k, class)).map(|(&n, &l)| u64::from(n) * u64::from(l)).sum::<u64>())
-            .sum()
+            .sum();
+        told + coded
     };
     let mut best = (cost(now), now);
     for step in 1..=reach {
@@ -310,6 +321,20 @@ fn best_class<'a>(
         }
     }
     best.1
+}
+
+/// Index of class 0 in [`class_rate`].
+const CLASS_ORIGIN: i32 = 128;
+
+/// What naming a class costs, in 1/256 bit, when classes are spread as they are now.
+fn class_rate(classes: impl Iterator<Item = i32>) -> Vec<u32> {
+    let mut counts = vec![0u64; 256];
+    let mut total = 0;
+    for class in classes {
+        counts[(class + CLASS_ORIGIN) as usize] += 1;
+        total += 1;
+    }
+    counts.iter().map(|&n| (log2_fixed(8 * total + 8) - log2_fixed(8 * n + 1)) as u32).collect()
 }
 
 /// Counts of every coded value at the finest split, per context.
@@ -360,7 +385,7 @@ fn price<'a>(
         let counts: Vec<Vec<u64>> =
             histogram.iter().map(|h| h.chunks(fold).map(|c| c.iter().sum()).collect()).collect();
         effort.table_bits.iter().filter_map(move |&p| {
-            if 2 * p + layout.coded_bits() > 32 {
+            if 2 * p + layout.coded_bits() > 32 || classes.contexts << p > MAX_ENTRIES {
                 return None;
             }
             let (tables, coded_bits) = tables(p, &counts)?;
@@ -381,11 +406,17 @@ fn price<'a>(
                 + elements * u64::from(layout.raw_bits()) / 8
                 + low
                 + (g.rest * g.element_bytes) as u64
-                + 5 * g.blocks() as u64
+                + block_overhead(&g, layout)
                 + (tables.to_bytes().len() + params.to_bytes().len()) as u64;
             Some(Plan { params, tables, bytes })
         })
     })
+}
+
+/// Bytes that superblocks cost beyond their symbols: an index entry and, where no raw field fills the states, three bytes per lane.
+fn block_overhead(g: &Geometry, layout: HeadLayout) -> u64 {
+    let carried = g.shape(0, 0).raw_bytes(layout) > 0;
+    g.blocks() as u64 * if carried { 5 } else { 5 + 3 * g.cols.min(wcodec_rans::LANES) as u64 }
 }
 
 /// Tables for `counts`, leaving values to patches where a slot would cost more, and the bits that coding with them takes.
