@@ -33,7 +33,7 @@ impl Search {
         let (transforms, transformed_modes) = match level {
             Level::Fast => (&BOTH[..1], 1),
             Level::Default => (BOTH, 2),
-            Level::Max => (BOTH, Intra::ALL.len()),
+            Level::Max => (BOTH, 3),
         };
         Self { modes, transforms, transformed_modes, only_planes: progressive }
     }
@@ -87,7 +87,10 @@ pub(crate) fn analyse(samples: &[u8], stride: usize, shape: Shape, size: TileSiz
         }
         let order = trials.rank();
         let best = order[0];
-        let mut least = (trials.cost(best), best, Transform::Identity);
+        let plain = trials.cost(best);
+        // A transform widens the error of a partial reconstruction, so there it has to save a sixteenth.
+        let enough = if search.only_planes { plain - plain / 16 } else { plain };
+        let mut least = (enough, best, Transform::Identity);
         if is_transformable(&tile, size) {
             for &mode in order.iter().take(search.transformed_modes) {
                 for &transform in search.transforms {
@@ -108,7 +111,10 @@ pub(crate) fn analyse(samples: &[u8], stride: usize, shape: Shape, size: TileSiz
     }
     let rows = SymbolRows::new(SymbolForm::Residuals, shape).expect("residuals have the superblock's own shape");
     let bitplanes = planes(&predicted, shape, size, &choices)?;
-    Ok(Analysis { residuals: Candidate { form: SymbolForm::Residuals, rows, tiles: residual_tiles, symbols: residuals }, bitplanes })
+    Ok(Analysis {
+        residuals: Candidate { form: SymbolForm::Residuals, rows, tiles: residual_tiles, symbols: residuals },
+        bitplanes,
+    })
 }
 
 /// The bitplanes of a superblock's residuals.

@@ -59,10 +59,7 @@ impl IntegerDecoder {
         let Some(table_bytes) = usize::try_from(table_id).ok().and_then(|i| pool.get(i)) else {
             return cursor.corrupt("integer mode: no such table set");
         };
-        let (set, used) = TableSet::from_bytes(table_bytes).map_err(|e| Error::rans(&tensor, directory_offset, e))?;
-        if used != table_bytes.len() {
-            return cursor.corrupt("integer mode: table set is too long");
-        }
+        let set = TableSet::from_bytes(table_bytes).map_err(|e| Error::rans(&tensor, directory_offset, e))?;
         let Ok(tables) = DecodeTables::new(symbol_layout(), &set) else {
             return cursor.corrupt("integer mode: table set is not one of bytes");
         };
@@ -78,7 +75,12 @@ impl IntegerDecoder {
 
     /// Decodes all of chunk `chunk` into `out` (its decoded length).
     pub(crate) fn decode_chunk(
-        &self, chunk: usize, bytes: &[u8], offset: u64, out: &mut [u8], scratch: &mut Scratch,
+        &self,
+        chunk: usize,
+        bytes: &[u8],
+        offset: u64,
+        out: &mut [u8],
+        scratch: &mut Scratch,
     ) -> Result<()> {
         let g = &self.params.geometry;
         let first_row = g.chunk_rows(chunk).start;
@@ -88,9 +90,14 @@ impl IntegerDecoder {
         })
     }
 
-    /// Decodes the part of chunk `chunk` inside `rows` × `cols` of the view into `out`, a dense matrix of that rectangle.
+    /// Decodes the part of chunk `chunk` inside these rows and columns of the view into `out`, a dense matrix of that rectangle.
     pub(crate) fn decode_rect(
-        &self, chunk: usize, bytes: &[u8], offset: u64, rows: Range<usize>, cols: Range<usize>, out: &mut [u8],
+        &self,
+        chunk: usize,
+        bytes: &[u8],
+        offset: u64,
+        [rows, cols]: [Range<usize>; 2],
+        out: &mut [u8],
         scratch: &mut Scratch,
     ) -> Result<()> {
         let overlaps = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;
@@ -115,12 +122,19 @@ impl IntegerDecoder {
 
     /// Runs `decode` for every superblock of a chunk and copies the rest behind them.
     pub(super) fn for_each_block(
-        &self, chunk: usize, bytes: &[u8], offset: u64, out: &mut [u8],
+        &self,
+        chunk: usize,
+        bytes: &[u8],
+        offset: u64,
+        out: &mut [u8],
         mut decode: impl FnMut(Block<'_>, &mut [u8]) -> Result<()>,
     ) -> Result<()> {
         let g = &self.params.geometry;
         if out.len() != g.chunk_bytes(chunk) {
-            return Err(Error::BadArgument(format!("tensor `{}`, chunk {chunk}: output of another length", self.tensor)));
+            return Err(Error::BadArgument(format!(
+                "tensor `{}`, chunk {chunk}: output of another length",
+                self.tensor
+            )));
         }
         let (side, streams) = self.side(chunk, bytes, offset)?;
         let end = self.blocks(chunk, bytes, &side, streams, |block| decode(block, out))?;
@@ -142,7 +156,7 @@ impl IntegerDecoder {
             let planes = form != 0;
             states += 4 * if planes { LANES } else { shape.cols() };
             streams += 4 * usize::from(entry.stream_words);
-            if entry.base != PLAIN_STATES || planes && entry.patches != 0 {
+            if entry.base != PLAIN_STATES || (planes && entry.patches != 0) {
                 return Err(Error::corrupt(&self.tensor, offset, "integer mode: state base, or patches in bitplanes"));
             }
         }
@@ -155,7 +169,11 @@ impl IntegerDecoder {
 
     /// Visits the superblocks of a chunk whose side information was checked; says where the streams end.
     fn blocks(
-        &self, chunk: usize, bytes: &[u8], side: &Side, [mut states_at, mut stream_at]: [usize; 2],
+        &self,
+        chunk: usize,
+        bytes: &[u8],
+        side: &Side,
+        [mut states_at, mut stream_at]: [usize; 2],
         mut visit: impl FnMut(Block<'_>) -> Result<()>,
     ) -> Result<usize> {
         let g = &self.params.geometry;
@@ -188,7 +206,12 @@ impl IntegerDecoder {
     }
 
     pub(super) fn decode_block(
-        &self, block: &Block<'_>, offset: u64, out: &mut [u8], stride: usize, scratch: &mut Scratch,
+        &self,
+        block: &Block<'_>,
+        offset: u64,
+        out: &mut [u8],
+        stride: usize,
+        scratch: &mut Scratch,
     ) -> Result<()> {
         let shape = block.symbol_rows.shape;
         block.symbol_rows.row_classes(block.classes, &mut scratch.row_classes);
@@ -208,7 +231,13 @@ impl IntegerDecoder {
 
     /// Samples of a superblock from its symbols (`scratch.symbols`), of bitplanes the first `planes`.
     pub(super) fn reconstruct(
-        &self, block: &Block<'_>, planes: u32, offset: u64, out: &mut [u8], stride: usize, scratch: &mut Scratch,
+        &self,
+        block: &Block<'_>,
+        planes: u32,
+        offset: u64,
+        out: &mut [u8],
+        stride: usize,
+        scratch: &mut Scratch,
     ) -> Result<()> {
         let fault = |what: String| Error::corrupt(&self.tensor, offset, what);
         let choices = || block.tiles.iter().filter_map(|&code| TileChoice::from_code(code));

@@ -39,7 +39,7 @@ impl Attempt<'_> {
 }
 
 impl IntegerEncoder {
-    /// An encoder for what [`plan`](super::plan) gave for the same options.
+    /// An encoder for what [`plan`](super::plan()) gave for the same options.
     pub(crate) fn new(params: IntegerParams, tables: &TableSet, options: IntegerOptions) -> Result<Self> {
         let encoder = Encoder::new(symbol_layout(), tables).map_err(bad_argument)?;
         let search = Search::new(options.level, options.progressive);
@@ -49,6 +49,9 @@ impl IntegerEncoder {
     /// Encodes chunk `chunk`, whose decoded bytes are `data`: its bytes and the index of its superblocks.
     pub(crate) fn encode_chunk(&self, chunk: usize, data: &[u8]) -> Result<(Vec<u8>, Vec<BlockIndex>)> {
         let g = &self.params.geometry;
+        if data.len() != g.chunk_bytes(chunk) {
+            return Err(bad_argument("integer mode: data of another length than the chunk's"));
+        }
         let first_row = g.chunk_rows(chunk).start;
         let (mut side, mut index) = (Side::default(), Vec::new());
         let (mut states, mut streams) = (Vec::new(), Vec::new());

@@ -27,7 +27,8 @@ pub(crate) fn estimate(data: &[u8], geometry: Geometry) -> u64 {
         let rows = geometry.strip_rows(block / geometry.blocks_across());
         let cols = geometry.block_cols(block % geometry.blocks_across());
         let first = rows.start * geometry.row_bytes() + cols.start;
-        let Some(Ok(plane)) = data.get(first..).map(|d| Plane::new(d, rows.len(), cols.len(), geometry.row_bytes())) else {
+        let Some(Ok(plane)) = data.get(first..).map(|d| Plane::new(d, rows.len(), cols.len(), geometry.row_bytes()))
+        else {
             continue;
         };
         let around = Neighbours::of(&plane, &tile);
@@ -42,12 +43,16 @@ pub(crate) fn estimate(data: &[u8], geometry: Geometry) -> u64 {
         let best = Intra::ALL.into_iter().filter_map(residuals).min_by_key(|r| residual_cost(r));
         let Some(best) = best else { continue };
         let cost = residual_cost(&best);
-        let class = (cost / best.len() as u64 * CLASSES as u64 >> 11).min(CLASSES as u64 - 1);
+        // Eight bits a sample are the most.
+        let class = (cost * CLASSES as u64 / (best.len() as u64 * 8 * 256)).min(CLASSES as u64 - 1);
         best.iter().for_each(|&r| counts[class as usize][usize::from(r)] += 1);
-        let dct = if is_transformable(&tile, size) { transformed_cost(&best, tile.width, Transform::Dct, cost) } else { cost };
+        let dct = if is_transformable(&tile, size) {
+            transformed_cost(&best, tile.width, Transform::Dct, cost)
+        } else {
+            cost
+        };
         let base = best.len() as u64 * SAMPLE_BITS;
-        (samples, plain, transformed) =
-            (samples + best.len() as u64, plain + cost + base, transformed + dct.min(cost) + base);
+        (samples, plain, transformed) = (samples + best.len() as u64, plain + cost + base, transformed + dct + base);
     }
     if samples == 0 {
         return data.len() as u64;

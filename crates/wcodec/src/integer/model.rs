@@ -5,12 +5,11 @@
 //! distance; S. Lloyd, "Least squares quantization in PCM", 1982).
 
 use wcodec_predict::log2_fixed;
-use wcodec_rans::{MAX_CONTEXTS, TableSet};
+use wcodec_rans::freq::{MAX_ENTRIES, MAX_TABLE_BITS};
+use wcodec_rans::{MAX_CONTEXTS, RansError, TableSet};
 
 use super::analysis::{Analysis, Candidate};
 
-/// Precision of the tables.
-pub(crate) const TABLE_BITS: u32 = 12;
 /// About what the class of a run costs, in 2^-8 bits.
 const CLASS_COST: u64 = 2 << 8;
 /// What a symbol without a slot costs, in 2^-8 bits: a patch.
@@ -59,9 +58,8 @@ impl Model {
     }
 
     fn new(contexts: usize, length: impl Fn(usize, usize) -> u32) -> Self {
-        let lengths = (0..256)
-            .map(|symbol| std::array::from_fn(|context| length(context.min(contexts - 1), symbol)))
-            .collect();
+        let lengths =
+            (0..256).map(|symbol| std::array::from_fn(|context| length(context.min(contexts - 1), symbol))).collect();
         Self { lengths, contexts }
     }
 
@@ -106,24 +104,19 @@ impl Model {
         }
     }
 
-    /// Chooses for a superblock and adds its symbols to `counts`; what it costs.
-    pub(crate) fn count(&self, analysis: &Analysis, only_planes: bool, counts: &mut Counts) -> u64 {
-        let (candidate, classes, cost) = self.choose(analysis, only_planes);
-        add(candidate, &classes, counts);
-        cost
-    }
-}
-
-fn add(candidate: &Candidate, classes: &[u8], counts: &mut Counts) {
-    for (symbols, &class) in candidate.runs().zip(classes) {
-        let counts = &mut counts[usize::from(class)];
-        symbols.iter().for_each(|&s| counts[usize::from(s)] += 1);
+    /// Chooses for a superblock and adds its symbols to `counts`.
+    pub(crate) fn count(&self, analysis: &Analysis, only_planes: bool, counts: &mut Counts) {
+        let (candidate, classes, _) = self.choose(analysis, only_planes);
+        for (symbols, &class) in candidate.runs().zip(&classes) {
+            let counts = &mut counts[usize::from(class)];
+            symbols.iter().for_each(|&s| counts[usize::from(s)] += 1);
+        }
     }
 }
 
 /// Trains a model on `sample`, with as many tables as pay for themselves when the sample stands for `scale` times as many
 /// superblocks.
-pub(crate) fn train(sample: &[Analysis], only_planes: bool, scale: u64, sizes: &[usize]) -> Model {
+pub(crate) fn train(sample: &[Analysis], only_planes: bool, scale: u64, sizes: &[usize]) -> Result<Model, RansError> {
     let mut best: Option<(u64, Model)> = None;
     for &contexts in sizes {
         let both: Vec<&Candidate> =
@@ -133,14 +126,16 @@ pub(crate) fn train(sample: &[Analysis], only_planes: bool, scale: u64, sizes: &
         let chosen: Vec<&Candidate> = sample.iter().map(|a| first.choose(a, only_planes).0).collect();
         let model = iterate(&chosen, contexts);
         let mut counts = no_counts(contexts);
-        let cost: u64 = sample.iter().map(|a| model.count(a, only_planes, &mut counts)).sum();
-        let tables = table_set(counts).map_or(0, |t| t.to_bytes().len() as u64);
-        let total = cost * scale + 8 * 256 * tables;
+        sample.iter().for_each(|a| model.count(a, only_planes, &mut counts));
+        let tables = table_set(counts)?;
+        let exact = Model::from_tables(&tables);
+        let cost: u64 = sample.iter().map(|a| exact.choose(a, only_planes).2).sum();
+        let total = cost * scale + 8 * 256 * tables.to_bytes().len() as u64;
         if best.as_ref().is_none_or(|(least, _)| total < *least) {
             best = Some((total, model));
         }
     }
-    best.expect("at least one number of tables").1
+    best.map(|(_, model)| model).ok_or(RansError::BadArgument("no number of tables to try"))
 }
 
 fn iterate(candidates: &[&Candidate], contexts: usize) -> Model {
@@ -174,11 +169,12 @@ pub(crate) fn entropy(symbols: &[u8]) -> u32 {
 /// Bits that coding `counts` with their own entropy takes, in units of 2^-8.
 pub(crate) fn total_bits(counts: &[u64]) -> u64 {
     let total: u64 = counts.iter().sum();
-    counts.iter().map(|&n| n * (log2_fixed(total) - log2_fixed(n)) as u64).sum()
+    counts.iter().filter(|&&n| n > 0).map(|&n| n * (log2_fixed(total) - log2_fixed(n)) as u64).sum()
 }
 
-/// Tables for counts; those that count nothing are left out. `None` if that leaves none.
-pub(crate) fn table_set(mut counts: Counts) -> Option<TableSet> {
+/// Tables for counts, as precise as their number allows; those that count nothing are left out.
+pub(crate) fn table_set(mut counts: Counts) -> Result<TableSet, RansError> {
     counts.retain(|c| c.iter().any(|&n| n > 0));
-    TableSet::from_counts(TABLE_BITS, &counts).ok()
+    let table_bits = (MAX_ENTRIES / counts.len().max(1)).ilog2().min(MAX_TABLE_BITS);
+    TableSet::from_counts(table_bits, &counts)
 }

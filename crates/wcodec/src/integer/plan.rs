@@ -4,16 +4,16 @@ use rayon::prelude::*;
 use wcodec_predict::TileSize;
 use wcodec_rans::TableSet;
 
-use super::analysis::{Analysis, Search, analyse};
+use super::analysis::{Analysis, Search, analyse, bad_argument};
 use super::model::{Model, no_counts, table_set, train};
 use super::params::IntegerParams;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::lanes::Geometry;
 use crate::options::Level;
 
-/// Superblocks that tables are trained on.
-const SAMPLE_BLOCKS: usize = 128;
-/// Up to this many superblocks the number of tables is a choice; above, the most tables pay for themselves.
+/// Superblocks that tables are trained on, at [`Level::Fast`] and above.
+const SAMPLE_BLOCKS: [usize; 2] = [32, 128];
+/// Up to this many superblocks a few tables may be enough; above, many pay for themselves.
 const SMALL_BLOCKS: usize = 64;
 
 /// What the caller of the integer mode chooses.
@@ -34,18 +34,21 @@ pub(crate) struct IntegerOptions {
 pub(crate) fn plan(data: &[u8], geometry: Geometry, options: IntegerOptions) -> Result<(IntegerParams, TableSet)> {
     let params = IntegerParams { geometry, tile: options.tile };
     if geometry.element_bytes != 1 || !geometry.block_rows.is_multiple_of(options.tile.get()) {
-        return Err(Error::BadArgument("integer mode: elements of one byte, whole tiles in a superblock".into()));
+        return Err(bad_argument("integer mode: elements of one byte, whole tiles in a superblock"));
+    }
+    if data.len() != geometry.rows * geometry.cols + geometry.rest {
+        return Err(bad_argument("integer mode: data of another length than the view's"));
     }
     let search = Search::new(options.level, options.progressive);
     let blocks = geometry.blocks();
-    let step = blocks.div_ceil(SAMPLE_BLOCKS);
+    let step = blocks.div_ceil(SAMPLE_BLOCKS[usize::from(options.level != Level::Fast)]);
     let sample = (0..blocks)
         .into_par_iter()
         .step_by(step)
         .map(|block| analyse_block(data, params, block, search))
         .collect::<Result<Vec<_>>>()?;
-    let sizes: &[usize] = if blocks <= SMALL_BLOCKS { &[1, 2, 4, 8, 16] } else { &[16] };
-    let model = train(&sample, options.progressive, step as u64, sizes);
+    let sizes: &[usize] = if blocks <= SMALL_BLOCKS { &[1, 2, 4, 8, 16] } else { &[8, 16] };
+    let model = train(&sample, options.progressive, step as u64, sizes).map_err(bad_argument)?;
 
     let counts = if step == 1 || (options.level == Level::Fast && !options.progressive) {
         let mut counts = no_counts(model.contexts);
@@ -56,8 +59,7 @@ pub(crate) fn plan(data: &[u8], geometry: Geometry, options: IntegerOptions) -> 
     } else {
         count_all(data, params, search, &model)?
     };
-    let tables = table_set(counts).ok_or_else(|| Error::BadArgument("integer mode: nothing to code".into()))?;
-    Ok((params, tables))
+    Ok((params, table_set(counts).map_err(bad_argument)?))
 }
 
 fn count_all(data: &[u8], params: IntegerParams, search: Search, model: &Model) -> Result<Vec<Vec<u64>>> {

@@ -10,19 +10,25 @@ use super::decode::{Block, IntegerDecoder, Scratch};
 use super::symbols::SymbolForm;
 use crate::error::Result;
 
-/// No two bytes are farther apart than this modulo 256.
-const LARGEST_ERROR: u32 = 128;
+/// No two bytes are farther apart.
+const LARGEST_ERROR: u32 = 255;
 
 impl IntegerDecoder {
     /// Decodes chunk `chunk` from the first `planes` bitplanes of every superblock (all of those that have fewer or none) into
-    /// `out`, and gives a bound B ≤ 128: every byte is within B of the true one, counted modulo 256.
+    /// `out`, and gives a bound B: every byte is within B of the true one, counted modulo 256.
     ///
     /// With e the error of a coefficient (2^(missing − 1), or the largest magnitude without any plane), a residual is off by e, in
     /// a transformed tile by 10·e + 33. Prediction hands errors on from tile to tile, so B is useful for tensors that were
-    /// encoded to be [progressive](super::IntegerOptions::progressive): nothing is predicted there, and if no tile is transformed
-    /// either, the distance also holds without the modulus, for I8 and for U8.
+    /// encoded to be [progressive](super::IntegerOptions::progressive): nothing is predicted there, and read as I8 the distance
+    /// also holds without the modulus.
     pub(crate) fn decode_progressive(
-        &self, chunk: usize, bytes: &[u8], offset: u64, planes: u32, out: &mut [u8], scratch: &mut Scratch,
+        &self,
+        chunk: usize,
+        bytes: &[u8],
+        offset: u64,
+        planes: u32,
+        out: &mut [u8],
+        scratch: &mut Scratch,
     ) -> Result<u8> {
         let g = &self.params.geometry;
         let first_row = g.chunk_rows(chunk).start;
@@ -68,7 +74,8 @@ impl IntegerDecoder {
                     .filter_map(|row| Some(samples[row * stride + tile.col.checked_sub(1)?]));
                 // The means are only off by their operands' error where no operand can have wrapped.
                 let clear = |sample: u8, error: u32| u32::from(sample) >= error && u32::from(sample) + error <= 255;
-                let safe = above.into_iter().flatten().all(|&s| clear(s, top)) && before.into_iter().all(|s| clear(s, left));
+                let safe =
+                    above.into_iter().flatten().all(|&s| clear(s, top)) && before.into_iter().all(|s| clear(s, left));
                 if safe { left.max(top) } else { LARGEST_ERROR }
             };
             let bound = match choice.mode {
@@ -88,7 +95,10 @@ impl IntegerDecoder {
 /// Decodes the first `row_classes.len()` rows of a superblock of bitplanes, which are 64 lanes wide and carry no raw field and no
 /// patches: what [`DecodeTables::decode`] does, without reading the stream to its end.
 fn decode_first_rows(
-    tables: &DecodeTables, block: &Block<'_>, row_classes: &[u8], symbols: &mut [u8],
+    tables: &DecodeTables,
+    block: &Block<'_>,
+    row_classes: &[u8],
+    symbols: &mut [u8],
 ) -> Result<(), RansError> {
     let (p, entries) = (tables.table_bits(), tables.entries());
     let mut states: Vec<u32> =

@@ -40,10 +40,17 @@ impl Side {
     /// Reads the side information at the start of `chunk` and says how many bytes it took. Everything that it says of a
     /// superblock is then known to be possible.
     pub(crate) fn parse(
-        params: &IntegerParams, blocks: &[Shape], contexts: usize, chunk: &[u8], tensor: &str, offset: u64,
+        params: &IntegerParams,
+        blocks: &[Shape],
+        contexts: usize,
+        chunk: &[u8],
+        tensor: &str,
+        offset: u64,
     ) -> Result<(Self, usize)> {
         let fault = |what: &str| Err(Error::corrupt(tensor, offset, format!("integer mode: {what}")));
-        let Some((len, rest)) = chunk.split_first_chunk::<LENGTH>() else { return fault("side information is truncated") };
+        let Some((len, rest)) = chunk.split_first_chunk::<LENGTH>() else {
+            return fault("side information is truncated");
+        };
         let len = u32::from_le_bytes(*len) as usize;
         let Some(bytes) = rest.get(..len) else { return fault("side information is truncated") };
         let used = (LENGTH + len).next_multiple_of(4);
@@ -57,7 +64,9 @@ impl Side {
         let (mut runs, mut from) = (0, 0);
         for ((&form, &shape), grid) in forms.iter().zip(blocks).zip(grids()) {
             let form = SymbolForm::from_code(form);
-            let Some(rows) = SymbolRows::new(form, shape) else { return fault("more planes than a superblock can have") };
+            let Some(rows) = SymbolRows::new(form, shape) else {
+                return fault("more planes than a superblock can have");
+            };
             runs += rows.run_count();
             let codes = &tiles[from..from + grid.len()];
             from += grid.len();
@@ -65,7 +74,9 @@ impl Side {
                 return fault("tile code");
             };
             let transformed = choices.iter().any(|c| c.transform != Transform::Identity);
-            if transformed && (form == SymbolForm::Residuals || CoefficientOrder::new(shape, params.tile, choices).is_none()) {
+            if transformed
+                && (form == SymbolForm::Residuals || CoefficientOrder::new(shape, params.tile, choices).is_none())
+            {
                 return fault("transform where there can be none");
             }
         }

@@ -11,7 +11,7 @@ pub(crate) const ROW_COEFFICIENTS: usize = 8 * LANES;
 /// Rows of residuals that share a class.
 const RESIDUAL_RUN: usize = 4;
 /// Rows of a bitplane that share a class.
-const PLANE_RUN: usize = 8;
+const PLANE_RUN: usize = 2;
 
 /// What the coded bytes of a superblock are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +103,9 @@ mod tests {
 
     #[test]
     fn runs_cover_every_row_once_and_stay_in_their_plane() {
-        for (rows, cols, bits) in [(256, 64, 0), (256, 64, 7), (256, 64, 15), (512, 64, 7), (1, 1, 30), (37, 40, 9), (512, 3, 4)] {
+        for (rows, cols, bits) in
+            [(256, 64, 0), (256, 64, 7), (256, 64, 15), (512, 64, 7), (1, 1, 30), (37, 40, 9), (512, 3, 4)]
+        {
             let block = Shape::new(rows, cols).unwrap();
             for form in [SymbolForm::Residuals, SymbolForm::Bitplanes { magnitude_bits: bits }] {
                 assert_eq!(SymbolForm::from_code(form.code()), form);
