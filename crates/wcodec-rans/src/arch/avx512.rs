@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-use super::plan::{Full, Output, Plan, RING, scatter};
+use super::plan::{Full, Output, Plan, RING, ROW_WINDOW, scatter};
 use crate::superblock::{DecodeTables, GROUP_ROWS, Target};
 use crate::{LANES, STATE_LOW};
 
@@ -168,28 +168,28 @@ fn superblocks<const N: usize, const ONE: bool, const OUT: u8>(
 
     for i in 0..plan.rows {
         if let Some(row) = i.checked_sub(plan.delay) {
-            for b in 0..N {
+            let (first, bit, last) = plan.raw_position(row);
+            each!(N, b, {
                 // SAFETY: `row` was written `delay` ≤ RING rounds ago.
                 let values = unsafe { ring[b][row % RING].assume_init() };
-                let (first, bit, last) = plan.raw_position(row);
                 let raw = if plan.raw_bits == 0 {
                     [[_mm512_setzero_si512(); 2]; 2]
                 } else {
                     [raw_words(&blocks[b], first), raw_words(&blocks[b], last)]
                 };
                 store_row::<OUT>(&c, values, raw, bit, &blocks[b], row, target);
-            }
+            });
         }
         let whole = (0..N).all(|b| blocks[b].stream.len() >= positions[b] + ROW_WINDOW);
-        for b in 0..N {
-            let context = i32::from(blocks[b].rows[i]) << tables.table_bits();
+        each!(N, b, {
+            let (stream, class) = (blocks[b].stream, i32::from(blocks[b].rows[i]) << tables.table_bits());
             let values = if whole {
-                step::<ONE, OUT, false>(&c, entries, &mut states[b], &cols[b], context, blocks[b].stream, &mut positions[b])
+                step::<ONE, OUT, false>(&c, entries, &mut states[b], &cols[b], class, stream, &mut positions[b])
             } else {
-                step::<ONE, OUT, true>(&c, entries, &mut states[b], &cols[b], context, blocks[b].stream, &mut positions[b])
+                step::<ONE, OUT, true>(&c, entries, &mut states[b], &cols[b], class, stream, &mut positions[b])
             };
             ring[b][i % RING].write(values);
-        }
+        });
     }
 
     for b in 0..N {
@@ -198,20 +198,14 @@ fn superblocks<const N: usize, const ONE: bool, const OUT: u8>(
             // SAFETY: the last `delay` ≤ RING rounds wrote the last `delay` rows.
             let values = unsafe { ring[b][row % RING].assume_init() };
             let (first, bit, last) = plan.raw_position(row);
-            let words = |k: usize| if k < plan.stored { raw_words(&blocks[b], k) } else { tails[(k - plan.stored) & 1] };
-            let raw = if plan.raw_bits == 0 {
-                [[_mm512_setzero_si512(); 2]; 2]
-            } else {
-                [words(first), words(last)]
-            };
+            let words =
+                |k: usize| if k < plan.stored { raw_words(&blocks[b], k) } else { tails[(k - plan.stored) & 1] };
+            let raw = if plan.raw_bits == 0 { [[_mm512_setzero_si512(); 2]; 2] } else { [words(first), words(last)] };
             store_row::<OUT>(&c, values, raw, bit, &blocks[b], row, target);
         }
     }
     Some(positions)
 }
-
-/// Most bytes of words that one row takes.
-const ROW_WINDOW: usize = 2 * LANES;
 
 /// Decodes one symbol per lane and refills the states. Returns value words.
 #[inline]
@@ -237,17 +231,16 @@ fn step<const ONE: bool, const OUT: u8, const CAREFUL: bool>(
             let context = _mm512_min_epi32(_mm512_max_epi32(sum, _mm512_setzero_si512()), c.last_context);
             select(c.slot_mask, x, context)
         };
-        entry[v] = entries.gather(index);
+        // SAFETY: a slot is below 2^P, a context is clamped to 0..K and comes times 2^P.
+        entry[v] = unsafe { entries.gather(index) };
         next[v] = _mm512_add_epi32(
             _mm512_mullo_epi32(_mm512_srlv_epi32(entry[v], c.freq_shift), _mm512_srlv_epi32(x, c.state_shift)),
             _mm512_and_si512(entry[v], c.slot_mask),
         );
     }
     for h in 0..2 {
-        let short = [
-            _mm512_cmplt_epu32_mask(next[2 * h], c.state_low),
-            _mm512_cmplt_epu32_mask(next[2 * h + 1], c.state_low),
-        ];
+        let short =
+            [_mm512_cmplt_epu32_mask(next[2 * h], c.state_low), _mm512_cmplt_epu32_mask(next[2 * h + 1], c.state_low)];
         let both = _mm512_kunpackw(u32::from(short[1]), u32::from(short[0]));
         let words = _mm512_maskz_expand_epi16(both, window::<CAREFUL>(stream, *position));
         for v in 0..2 {
@@ -378,8 +371,7 @@ fn column_contexts(block: &Full<'_>, table_bits: u32) -> [__m512i; 4] {
     for (context, lanes) in contexts.iter_mut().zip(lanes.chunks_exact(16)) {
         // SAFETY: a chunk has 16 bytes.
         let classes = unsafe { _mm_loadu_si128(lanes.as_ptr().cast()) };
-        *context = _mm512_slli_epi32(_mm512_cvtepi8_epi32(classes), 0);
-        *context = _mm512_sllv_epi32(*context, _mm512_set1_epi32(table_bits as i32));
+        *context = _mm512_sllv_epi32(_mm512_cvtepi8_epi32(classes), _mm512_set1_epi32(table_bits as i32));
     }
     contexts
 }
@@ -388,12 +380,7 @@ fn column_contexts(block: &Full<'_>, table_bits: u32) -> [__m512i; 4] {
 /// overflow run past the stream, or a lane that carries nothing ends elsewhere than it started.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-fn carried(
-    states: &[__m512i; 4],
-    block: &Full<'_>,
-    plan: &Plan,
-    position: &mut usize,
-) -> Option<[[__m512i; 2]; 2]> {
+fn carried(states: &[__m512i; 4], block: &Full<'_>, plan: &Plan, position: &mut usize) -> Option<[[__m512i; 2]; 2]> {
     let rest = block.stream.get(*position..)?;
     let mut tails = [_mm512_setzero_si512(); 4];
     let bytes;
@@ -518,11 +505,14 @@ impl<'a> Entries<'a> {
         Self(tables.entries())
     }
 
-    /// Entries at `index`, which [`step`] makes of a slot below 2^P and a context clamped to 0..K, times 2^P.
+    /// Entries at `index`.
+    ///
+    /// # Safety
+    /// Every index is below K·2^P, which is the number of entries.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-    fn gather(self, index: __m512i) -> __m512i {
-        // SAFETY: every index is below K·2^P, the length that `new` asserted.
+    unsafe fn gather(self, index: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
         unsafe { _mm512_i32gather_epi32::<4>(index, self.0.as_ptr().cast()) }
     }
 }

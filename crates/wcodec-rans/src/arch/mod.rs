@@ -11,6 +11,21 @@
 //! bits lie in the final states. A backend that meets damage gives up without a reason; the scalar decoder then finds
 //! the same damage and names it.
 
+/// Runs `body` for every superblock. Written out, not looped: states must stay in registers.
+macro_rules! each {
+    ($n:ident, $b:ident, $body:block) => {{
+        const { assert!($n == 1 || $n == 2) };
+        {
+            let $b = 0;
+            $body
+        }
+        if $n == 2 {
+            let $b = 1;
+            $body
+        }
+    }};
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

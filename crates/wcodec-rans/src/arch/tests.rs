@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::Isa;
-use crate::superblock::{Classes, DecodeTables, EncodedSuperblock, Encoder, GROUP_ROWS, Job, Shape, Superblock, Target};
+use crate::superblock::{
+    Classes, DecodeTables, EncodedSuperblock, Encoder, GROUP_ROWS, Job, Shape, Superblock, Target,
+};
 use crate::{FrequencyTable, HeadLayout, LANES, RansError, TableSet};
 
 /// Bytes that no decoder may touch.
@@ -75,15 +77,14 @@ impl Case {
         (element_bytes, head_offset, with_low): (usize, usize, bool),
     ) -> Self {
         let mut random = Random(seed | 1);
+        // A set has at most 2^15 entries.
+        let contexts = contexts.min(1 << (15 - table_bits));
         let set = tables(&mut random, layout, contexts, table_bits);
         let shape = Shape::new(rows, cols).unwrap();
         // Wild classes saturate at either end.
         let wild = random.below(3) == 0;
-        let rows: Vec<u8> =
-            (0..rows).map(|_| random.below(if wild { 256 } else { contexts as u64 }) as u8).collect();
-        let cols: Vec<i8> = (0..cols * blocks)
-            .map(|_| random.below(if wild { 256 } else { 4 }) as u8 as i8)
-            .collect();
+        let rows: Vec<u8> = (0..rows).map(|_| random.below(if wild { 256 } else { contexts as u64 }) as u8).collect();
+        let cols: Vec<i8> = (0..cols * blocks).map(|_| random.below(if wild { 256 } else { 4 }) as u8 as i8).collect();
         let encoder = Encoder::new(layout, &set).unwrap();
         let packed = cols
             .chunks(shape.cols())

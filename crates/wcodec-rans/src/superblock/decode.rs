@@ -332,7 +332,8 @@ impl DecodeTables {
                 return tails[(k - stored).min(1)];
             }
             let mut words = [0; LANES / 2];
-            for (word, bytes) in words.iter_mut().zip(job.block.raw[4 * k * pairs..4 * (k + 1) * pairs].chunks_exact(4)) {
+            for (word, bytes) in words.iter_mut().zip(job.block.raw[4 * k * pairs..4 * (k + 1) * pairs].chunks_exact(4))
+            {
                 *word = le_u32(bytes);
             }
             words
