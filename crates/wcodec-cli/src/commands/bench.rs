@@ -1,0 +1,196 @@
+//! `wcodec bench`: how fast encoding and decoding are here, beside a plain copy.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, anyhow};
+use rayon::prelude::*;
+use serde_json::{Value, json};
+use wcodec::{Archive, EncodeOptions};
+
+use super::open;
+use crate::options::{Encoding, Threads, name};
+use crate::progress::Bar;
+use crate::summary::ratio;
+use crate::{interrupt, output, units};
+
+/// Bytes that a thread copies at a time in the measured plain copy.
+const COPY_BYTES: usize = 1 << 20;
+
+/// Measures in memory; all times are of files in the page cache. Needs twice the size of the tensors in memory.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// A safetensors file or folder, or an archive (whose decoding alone is then measured).
+    input: PathBuf,
+    #[command(flatten)]
+    encoding: Encoding,
+    #[command(flatten)]
+    threads: Threads,
+    /// How often to measure each time.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
+    let measured = args.threads.install(|| measure(args, quiet))?;
+    if args.json { output::print_json(&measured.json(args)) } else { output::print(&measured.text(args)) }
+}
+
+/// Sizes in bytes, times in seconds.
+struct Measured {
+    bytes: u64,
+    tensor_bytes: u64,
+    compressed_bytes: u64,
+    encode: Option<Times>,
+    decode: Times,
+    end_to_end: Times,
+    memcpy: Times,
+    threads: usize,
+}
+
+/// Of some runs, in seconds.
+struct Times {
+    min: f64,
+    median: f64,
+}
+
+fn measure(args: &Args, quiet: bool) -> anyhow::Result<Measured> {
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let is_archive = args.input.is_file() && args.input.extension().is_none_or(|e| e != "safetensors");
+    let made = folder.path().join("bench.wcodec");
+    let (path, encode) = if is_archive {
+        (args.input.as_path(), None)
+    } else {
+        let options = EncodeOptions { overwrite: true, ..args.encoding.options() };
+        let bar = Bar::new("encoding", quiet);
+        let times = time(args.runs, || wcodec::compress(&args.input, &made, &options, &bar).map(drop))
+            .with_context(|| format!("cannot compress {}", args.input.display()))?;
+        (made.as_path(), Some(times))
+    };
+    let archive = open(path)?;
+    wcodec::verify(&archive, &Bar::new("verifying", quiet))
+        .with_context(|| format!("{} is damaged", path.display()))?;
+    let lengths: Vec<usize> = archive.container().directory().tensors.iter().map(|t| t.decoded_len as usize).collect();
+    let mut decoded = touched(&lengths)?;
+    // Once to warm up; the buffer's pages are there, the caches and the clock follow.
+    decode(&archive, &lengths, &mut decoded)?;
+    let warm = time(args.runs, || decode(&archive, &lengths, &mut decoded))?;
+    let end_to_end = time(args.runs, || load(path))?;
+    let mut copy = touched(&lengths)?;
+    let memcpy = time(args.runs.max(3), || {
+        copy.par_chunks_mut(COPY_BYTES).zip(decoded.par_chunks(COPY_BYTES)).for_each(|(to, from)| {
+            to.copy_from_slice(from);
+        });
+        // Without a reader the copy would be dead code.
+        std::hint::black_box(&mut copy);
+        Ok::<_, anyhow::Error>(())
+    })?;
+    Ok(Measured {
+        bytes: archive.container().directory().files.iter().map(|f| f.len).sum(),
+        tensor_bytes: decoded.len() as u64,
+        compressed_bytes: archive.container().file_len(),
+        encode,
+        decode: warm,
+        end_to_end,
+        memcpy,
+        threads: rayon::current_num_threads(),
+    })
+}
+
+/// Decodes all tensors side by side into one buffer.
+fn decode(archive: &Archive, lengths: &[usize], out: &mut [u8]) -> anyhow::Result<()> {
+    let mut parts = Vec::with_capacity(lengths.len());
+    let mut rest = out;
+    for &len in lengths {
+        let (part, tail) = rest.split_at_mut(len);
+        parts.push(part);
+        rest = tail;
+    }
+    parts.into_par_iter().enumerate().try_for_each(|(index, part)| archive.tensor_at(index)?.decode_into(part))?;
+    Ok(())
+}
+
+/// What a loader does: opens the file and decodes every tensor into memory of its own.
+fn load(path: &Path) -> anyhow::Result<()> {
+    let archive = Archive::open(path)?;
+    let tensors: Vec<Vec<u8>> =
+        (0..archive.len()).into_par_iter().map(|i| archive.tensor_at(i)?.decode()).collect::<Result<_, _>>()?;
+    std::hint::black_box(tensors);
+    Ok(())
+}
+
+/// A buffer for all tensors whose pages the system has already given out.
+fn touched(lengths: &[usize]) -> anyhow::Result<Vec<u8>> {
+    let len = lengths.iter().try_fold(0usize, |sum, &len| sum.checked_add(len));
+    let len = len.ok_or_else(|| anyhow!("the tensors are larger than memory can be"))?;
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(len).with_context(|| format!("no memory for {len} bytes"))?;
+    // Not 0: zeroed memory may be handed out without pages behind it.
+    buffer.resize(len, 1);
+    Ok(buffer)
+}
+
+/// Times `runs` runs of `work`.
+fn time<E>(runs: u16, mut work: impl FnMut() -> Result<(), E>) -> Result<Times, E> {
+    let mut seconds = Vec::with_capacity(usize::from(runs));
+    for _ in 0..runs {
+        interrupt::check();
+        let start = Instant::now();
+        work()?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    let middle = seconds.len() / 2;
+    let median = if seconds.len() % 2 == 1 { seconds[middle] } else { (seconds[middle - 1] + seconds[middle]) / 2.0 };
+    Ok(Times { min: seconds[0], median })
+}
+
+impl Measured {
+    fn json(&self, args: &Args) -> Value {
+        let of_encoding = |value: String| self.encode.as_ref().map(|_| value);
+        json!({
+            "command": "bench",
+            "file": args.input.display().to_string(),
+            "bytes": self.bytes,
+            "tensor_bytes": self.tensor_bytes,
+            "compressed_bytes": self.compressed_bytes,
+            "ratio": ratio(self.bytes, self.compressed_bytes),
+            "encode_seconds": self.encode.as_ref().map(|t| t.median),
+            "decode_seconds": self.decode.median,
+            "decode_seconds_min": self.decode.min,
+            "end_to_end_seconds": self.end_to_end.median,
+            "memcpy_seconds": self.memcpy.median,
+            "level": of_encoding(name(args.encoding.level)),
+            "mode": of_encoding(name(args.encoding.mode)),
+            "threads": self.threads,
+            "runs": args.runs,
+        })
+    }
+
+    fn text(&self, args: &Args) -> String {
+        let mut text = format!(
+            "{}: {} -> {}, ratio {:.4}, {} thread(s), {} run(s)\n",
+            args.input.display(),
+            units::size(self.bytes),
+            units::size(self.compressed_bytes),
+            ratio(self.bytes, self.compressed_bytes),
+            self.threads,
+            args.runs,
+        );
+        let mut line = |what: &str, seconds: f64, bytes: u64| {
+            text.push_str(&format!("{what:<32} {:>12.6} s  {:>11}\n", seconds, units::speed(bytes, seconds)));
+        };
+        if let Some(encode) = &self.encode {
+            line("encode, file to file", encode.median, self.bytes);
+        }
+        line("decode, warm buffer", self.decode.median, self.tensor_bytes);
+        line("decode, warm buffer, fastest", self.decode.min, self.tensor_bytes);
+        line("open and decode, new memory", self.end_to_end.median, self.tensor_bytes);
+        line("memcpy of the same bytes", self.memcpy.median, self.tensor_bytes);
+        text.push_str(&format!("decode is {:.2} of memcpy\n", self.memcpy.median / self.decode.median.max(1e-12)));
+        text
+    }
+}

@@ -1,0 +1,70 @@
+//! The subcommands, a module each.
+
+pub(crate) mod bench;
+pub(crate) mod compress;
+pub(crate) mod decompress;
+pub(crate) mod inspect;
+pub(crate) mod verify;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use wcodec::{Archive, Report};
+
+use crate::summary::{Summary, join};
+use crate::{output, units};
+
+/// Opens an archive; errors name it.
+fn open(path: &Path) -> anyhow::Result<Archive> {
+    Archive::open(path).with_context(|| format!("cannot open the archive {}", path.display()))
+}
+
+/// Refuses to replace the input by its own output, which `--force` would otherwise do.
+fn check_distinct(input: &Path, output: &Path) -> anyhow::Result<()> {
+    // What cannot be resolved does not exist, so it is not the other.
+    if let (Ok(input), Ok(output)) = (input.canonicalize(), output.canonicalize())
+        && input == output
+    {
+        bail!("{}: input and output are the same", input.display());
+    }
+    Ok(())
+}
+
+/// What a command did, printed at its end.
+struct Done<'a> {
+    command: &'static str,
+    input: &'a Path,
+    output: Option<&'a Path>,
+    report: &'a Report,
+    threads: usize,
+    elapsed: Duration,
+}
+
+impl Done<'_> {
+    fn print(&self, as_json: bool, quiet: bool) -> anyhow::Result<()> {
+        let summary = Summary::of_report(self.report);
+        let seconds = self.elapsed.as_secs_f64();
+        if as_json {
+            let head = json!({
+                "command": self.command,
+                "input": self.input.display().to_string(),
+                "output": self.output.map_or(Value::Null, |path| path.display().to_string().into()),
+                "threads": self.threads,
+                "seconds": seconds,
+            });
+            return output::print_json(&join(head, summary.json()));
+        }
+        if quiet {
+            return Ok(());
+        }
+        let what = match self.output {
+            Some(output) => format!("{} -> {}", self.input.display(), output.display()),
+            None => format!("{}: every checksum holds", self.input.display()),
+        };
+        let (time, speed) = (units::time(self.elapsed), units::speed(summary.decoded_bytes(), seconds));
+        let threads = if self.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", self.threads) };
+        output::print(&format!("{what}\n{}{time}, {speed} of raw bytes, {threads}\n", summary.table()))
+    }
+}
