@@ -50,7 +50,7 @@ pub struct TensorEntry {
     pub crc32_compressed: u32,
     /// CRC-32 of the decoded tensor.
     pub crc32_decoded: u32,
-    /// The chunks in order. Each starts at the next multiple of [`CHUNK_ALIGN`](crate::CHUNK_ALIGN) behind the last.
+    /// The chunks in order, none for a tensor whose bytes lie in the pool. Each starts at the next multiple of [`CHUNK_ALIGN`](crate::CHUNK_ALIGN) behind the last.
     pub chunks: Vec<ChunkEntry>,
 }
 

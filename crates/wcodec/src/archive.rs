@@ -2,15 +2,17 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
 use wcodec_container::{ArchiveReader, DtypeCode, Extent, TensorEntry, crc32};
 
 use crate::error::{Error, Result};
 use crate::frames::FrameDecoder;
+use crate::integer::IntegerDecoder;
 use crate::lanes::LanesDecoder;
 use crate::mode::Mode;
-use crate::small;
+use crate::small::{self, PooledParams};
 
 /// An open `.wcodec` archive.
 ///
@@ -35,6 +37,8 @@ use crate::small;
 #[derive(Debug)]
 pub struct Archive {
     reader: ArchiveReader,
+    /// Decoded blobs of pooled tensors, by place in the pool.
+    blobs: Vec<OnceLock<(DtypeCode, Vec<u8>)>>,
 }
 
 impl Archive {
@@ -43,7 +47,7 @@ impl Archive {
     /// # Errors
     /// [`Error::Container`] when the file is no archive, damaged, or of an unknown version.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(Self { reader: ArchiveReader::open(path)? })
+        Ok(Self::new(ArchiveReader::open(path)?))
     }
 
     /// An archive in memory.
@@ -51,7 +55,12 @@ impl Archive {
     /// # Errors
     /// As [`Archive::open`].
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
-        Ok(Self { reader: ArchiveReader::from_bytes(bytes)? })
+        Ok(Self::new(ArchiveReader::from_bytes(bytes)?))
+    }
+
+    fn new(reader: ArchiveReader) -> Self {
+        let blobs = reader.directory().pool.iter().map(|_| OnceLock::new()).collect();
+        Self { reader, blobs }
     }
 
     /// The container underneath: directory, files, checksums.
@@ -99,9 +108,33 @@ impl Archive {
             Mode::Zstd => Decoder::Frames(FrameDecoder::new(entry, index, offset)?),
             Mode::Plain => Decoder::Plain,
             Mode::Store => Decoder::Store,
-            Mode::Integer => return Err(Error::corrupt(&entry.name, offset, "integer mode")),
+            Mode::Integer => Decoder::Integer(Box::new(IntegerDecoder::new(entry, index, &directory.pool, offset)?)),
+            Mode::Pooled => Decoder::Pooled(self.pooled(entry, offset)?),
         };
+        if entry.chunks.is_empty() && entry.decoded_len > 0 && mode != Mode::Pooled {
+            return Err(Error::corrupt(&entry.name, offset, "no chunks"));
+        }
         Ok(Tensor { reader: &self.reader, entry, mode, decoder, extents: entry.chunk_extents().collect() })
+    }
+
+    /// The bytes of a pooled tensor. Its blob is decoded once and kept.
+    fn pooled(&self, entry: &TensorEntry, offset: u64) -> Result<&[u8]> {
+        if !entry.chunks.is_empty() {
+            return Err(Error::corrupt(&entry.name, offset, "pooled tensor with chunks"));
+        }
+        let params = PooledParams::parse(&entry.params, &entry.name, offset)?;
+        let pool = &self.reader.directory().pool;
+        let place = usize::try_from(params.blob).ok().filter(|&i| i < pool.len());
+        let Some(place) = place else { return Err(Error::corrupt(&entry.name, offset, "no such blob in the pool")) };
+        let blob = match self.blobs[place].get() {
+            Some((dtype, blob)) if *dtype == entry.dtype => blob,
+            Some(_) => return Err(Error::corrupt(&entry.name, offset, "pooled tensors of one blob differ in dtype")),
+            None => {
+                let blob = small::decode_blob(&entry.name, entry.dtype, &pool[place], offset)?;
+                &self.blobs[place].get_or_init(|| (entry.dtype, blob)).1
+            }
+        };
+        params.slice(blob, entry.decoded_len, &entry.name, offset)
     }
 }
 
@@ -110,11 +143,13 @@ pub struct Tensor<'a> {
     reader: &'a ArchiveReader,
     entry: &'a TensorEntry,
     mode: Mode,
-    decoder: Decoder,
+    decoder: Decoder<'a>,
     extents: Vec<Extent>,
 }
 
-enum Decoder {
+enum Decoder<'a> {
+    Pooled(&'a [u8]),
+    Integer(Box<IntegerDecoder>),
     Store,
     Plain,
     Frames(FrameDecoder),
@@ -126,6 +161,7 @@ enum Decoder {
 pub(crate) struct Scratch {
     lanes: crate::lanes::Scratch,
     planes: Vec<u8>,
+    integer: crate::integer::Scratch,
 }
 
 impl Tensor<'_> {
@@ -191,6 +227,10 @@ impl Tensor<'_> {
                 self.name(), self.entry.decoded_len, out.len()
             )));
         }
+        if let Decoder::Pooled(bytes) = self.decoder {
+            out.copy_from_slice(bytes);
+            return self.check_whole(crc32(out));
+        }
         let mut parts = Vec::with_capacity(self.entry.chunks.len());
         let mut rest = out;
         for chunk in &self.entry.chunks {
@@ -221,9 +261,10 @@ impl Tensor<'_> {
         match &self.decoder {
             Decoder::Lanes(lanes) => lanes.decode_chunk(chunk, bytes, extent.offset, out, &mut scratch.lanes)?,
             Decoder::Frames(frames) => frames.decode_chunk(chunk, bytes, extent.offset, out, &mut scratch.planes)?,
-            Decoder::Plain => small::decode(self.entry, bytes, extent.offset, out)?,
+            Decoder::Integer(integer) => integer.decode_chunk(chunk, bytes, extent.offset, out, &mut scratch.integer)?,
+            Decoder::Plain => small::decode(self.name(), self.dtype(), bytes, extent.offset, out)?,
             Decoder::Store if bytes.len() == out.len() => out.copy_from_slice(bytes),
-            Decoder::Store => {
+            Decoder::Store | Decoder::Pooled(_) => {
                 return Err(Error::corrupt(self.name(), extent.offset, "stored chunk of another length"));
             }
         }
@@ -239,6 +280,9 @@ impl Tensor<'_> {
     /// # Errors
     /// As [`Tensor::decode_into`], and [`Error::Container`] for a checksum of stored bytes.
     pub fn verify(&self) -> Result<()> {
+        if let Decoder::Pooled(bytes) = self.decoder {
+            return self.check_whole(crc32(bytes));
+        }
         self.reader.verify_stored(self.entry)?;
         let parts: Vec<u32> = (0..self.chunks())
             .into_par_iter()
@@ -249,14 +293,41 @@ impl Tensor<'_> {
             .collect::<Result<_>>()?;
         let mut whole = wcodec_container::Crc32::new();
         parts.iter().zip(&self.entry.chunks).for_each(|(&crc, chunk)| whole.combine(crc, chunk.decoded_len));
-        if whole.value() != self.entry.crc32_decoded {
-            return Err(Error::Checksum {
-                what: format!("tensor `{}`", self.name()),
-                expected: self.entry.crc32_decoded,
-                found: whole.value(),
-            });
+        self.check_whole(whole.value())
+    }
+
+    fn check_whole(&self, found: u32) -> Result<()> {
+        let expected = self.entry.crc32_decoded;
+        if found == expected {
+            Ok(())
+        } else {
+            Err(Error::Checksum { what: format!("tensor `{}`", self.name()), expected, found })
         }
-        Ok(())
+    }
+
+    /// The bytes of a pooled tensor, which needs no decoding.
+    pub(crate) fn pooled_bytes(&self) -> Option<&[u8]> {
+        if let Decoder::Pooled(bytes) = self.decoder { Some(bytes) } else { None }
+    }
+
+    /// A coarser tensor from the first `planes` bitplanes of every superblock, and a bound on the error of its samples (read as the
+    /// tensor's 8-bit integers, modulo 256). For tensors in integer mode, best encoded with [`crate::EncodeOptions::progressive`].
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] for another mode; else as [`Tensor::decode_into`], without the check of the decoded bytes' CRC.
+    pub fn decode_planes(&self, planes: u32) -> Result<(Vec<u8>, u8)> {
+        let Decoder::Integer(integer) = &self.decoder else {
+            return Err(Error::BadArgument(format!("tensor `{}` is in {} mode, not integer", self.name(), self.mode)));
+        };
+        let mut out = vec![0; self.checked_len()?];
+        let (mut rest, mut bound, mut scratch) = (out.as_mut_slice(), 0, Scratch::default());
+        for (chunk, extent) in self.extents.iter().enumerate() {
+            let (part, tail) = rest.split_at_mut(self.chunk_len(chunk) as usize);
+            let bytes = self.reader.bytes(*extent)?;
+            bound = bound.max(integer.decode_progressive(chunk, bytes, extent.offset, planes, part, &mut scratch.integer)?);
+            rest = tail;
+        }
+        Ok((out, bound))
     }
 
     /// Rows of the tensor as a matrix: its first dimension (1 for a scalar).
@@ -301,6 +372,10 @@ impl Tensor<'_> {
             return Ok(out);
         }
         let row_bytes = col_count as usize * element;
+        if let Decoder::Pooled(bytes) = self.decoder {
+            copy_rows(bytes, 0..bytes.len(), row_bytes, &rows, cols.start * element..cols.end * element, &mut out);
+            return Ok(out);
+        }
         let mut scratch = Scratch::default();
         let mut start = 0usize;
         for chunk in 0..self.chunks() {
@@ -315,12 +390,19 @@ impl Tensor<'_> {
                     let wanted = held.start.max(rows.start)..held.end.min(rows.end);
                     let stride = cols.len() * element;
                     let to = (wanted.start - rows.start) * stride..(wanted.end - rows.start) * stride;
-                    let stored = self.reader.verified_bytes(self.extents[chunk], self.entry.chunks[chunk].crc32_compressed, || {
-                        format!("tensor `{}`, chunk {chunk}", self.name())
-                    })?;
+                    let stored = self.checked_chunk(chunk)?;
                     lanes.decode_rect(
                         chunk, stored, self.extents[chunk].offset, wanted, cols.clone(), &mut out[to], &mut scratch.lanes,
                     )?;
+                }
+                Decoder::Integer(integer) if integer.params.geometry.cols == col_count as usize => {
+                    let held = integer.params.geometry.chunk_rows(chunk);
+                    let wanted = held.start.max(rows.start)..held.end.min(rows.end);
+                    let stride = cols.len() * element;
+                    let to = (wanted.start - rows.start) * stride..(wanted.end - rows.start) * stride;
+                    let offset = self.extents[chunk].offset;
+                    let (stored, part) = (self.checked_chunk(chunk)?, [wanted, cols.clone()]);
+                    integer.decode_rect(chunk, stored, offset, part, &mut out[to], &mut scratch.integer)?;
                 }
                 _ => {
                     let mut whole = vec![0u8; bytes.len()];
@@ -330,6 +412,12 @@ impl Tensor<'_> {
             }
         }
         Ok(out)
+    }
+
+    /// The stored bytes of a chunk of which a part is to be decoded, checked by their CRC.
+    fn checked_chunk(&self, chunk: usize) -> Result<&[u8]> {
+        let what = || format!("tensor `{}`, chunk {chunk}", self.name());
+        Ok(self.reader.verified_bytes(self.extents[chunk], self.entry.chunks[chunk].crc32_compressed, what)?)
     }
 
     fn checked_len(&self) -> Result<usize> {

@@ -18,6 +18,7 @@ mod checkpoint;
 mod error;
 mod format;
 mod frames;
+mod integer;
 mod lanes;
 mod mode;
 mod options;

@@ -14,11 +14,13 @@ pub enum Mode {
     Lanes,
     /// Intra prediction, reversible transform, bitplanes, rANS.
     Integer,
+    /// Coded together with other small tensors, in the directory.
+    Pooled,
 }
 
 impl Mode {
     /// All modes, by number.
-    pub const ALL: [Self; 5] = [Self::Store, Self::Zstd, Self::Plain, Self::Lanes, Self::Integer];
+    pub const ALL: [Self; 6] = [Self::Store, Self::Zstd, Self::Plain, Self::Lanes, Self::Integer, Self::Pooled];
 
     /// The number in the directory.
     pub fn code(self) -> u8 {
@@ -38,6 +40,7 @@ impl Mode {
             Self::Plain => "plain",
             Self::Lanes => "lanes",
             Self::Integer => "integer",
+            Self::Pooled => "pooled",
         }
     }
 }

@@ -47,6 +47,9 @@ pub struct EncodeOptions {
     pub zstd_frame: usize,
     /// Zstd level, 1 to 22; 0 lets the encoder's level choose.
     pub zstd_level: i32,
+    /// Code 8-bit tensors so that their first bitplanes decode to a coarser tensor ([`crate::Tensor::decode_planes`]), even
+    /// where another mode is smaller.
+    pub progressive: bool,
     /// Replace an existing target.
     pub overwrite: bool,
 }
@@ -59,6 +62,7 @@ impl Default for EncodeOptions {
             superblock_rows: 64,
             zstd_frame: 64 << 10,
             zstd_level: 0,
+            progressive: false,
             overwrite: false,
         }
     }

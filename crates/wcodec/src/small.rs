@@ -1,11 +1,12 @@
-//! Plain mode, for tensors too small for lanes: byte planes, each through the single-state coder.
+//! Plain mode, for tensors too small for lanes: byte planes, each through the single-state coder. Pooled mode: the smallest ones
+//! coded together, as one blob of the directory's pool.
 //!
 //! For float types the top byte pair is first rotated left by one bit, which puts the whole exponent into one plane.
 
-use wcodec_container::{DtypeCode, TensorEntry};
+use wcodec_container::DtypeCode;
 
 use crate::error::{Error, Result};
-use crate::wire::{Cursor, put_coded};
+use crate::wire::{Cursor, put_coded, put_varint};
 
 /// Largest tensor of this mode, in bytes.
 pub(crate) const MAX_BYTES: usize = 256 << 10;
@@ -36,23 +37,90 @@ pub(crate) fn encode(data: &[u8], dtype: DtypeCode) -> Vec<u8> {
 }
 
 /// Decodes the tensor's only chunk into `out`.
-pub(crate) fn decode(entry: &TensorEntry, bytes: &[u8], offset: u64, out: &mut [u8]) -> Result<()> {
-    let (n, rotate) = planes(entry.dtype);
+pub(crate) fn decode(tensor: &str, dtype: DtypeCode, bytes: &[u8], offset: u64, out: &mut [u8]) -> Result<()> {
+    let mut cursor = Cursor::new(bytes, tensor, offset);
+    decode_planes(&mut cursor, dtype, out)?;
+    cursor.finish()
+}
+
+fn decode_planes(cursor: &mut Cursor<'_>, dtype: DtypeCode, out: &mut [u8]) -> Result<()> {
+    let (n, rotate) = planes(dtype);
     if out.len() > MAX_BYTES || out.len() % n != 0 {
-        return Err(Error::corrupt(&entry.name, offset, "plain mode: length"));
+        return cursor.corrupt("plain mode: length");
     }
-    let mut cursor = Cursor::new(bytes, &entry.name, offset);
     for plane in 0..n {
         let coded = cursor.coded(out.len() / n)?;
         for (byte, value) in out.iter_mut().skip(plane).step_by(n).zip(coded) {
             *byte = value;
         }
     }
-    cursor.finish()?;
     if rotate {
         rotate_heads(out, n, 15);
     }
     Ok(())
+}
+
+/// Whether a tensor goes to the pool: float and small enough that its own table, chunk and directory fields would weigh.
+pub(crate) fn is_pooled(dtype: DtypeCode, len: usize) -> bool {
+    let float = matches!(dtype, DtypeCode::BF16 | DtypeCode::F16 | DtypeCode::F32 | DtypeCode::F64);
+    float && (1..=POOLED_BYTES).contains(&len)
+}
+
+/// Largest tensor of pooled mode, in bytes.
+const POOLED_BYTES: usize = 8 << 10;
+/// Bytes at which a blob of pooled tensors is closed.
+pub(crate) const BLOB_BYTES: usize = MAX_BYTES - POOLED_BYTES;
+
+/// The blob of pooled tensors' concatenated bytes.
+pub(crate) fn encode_blob(data: &[u8], dtype: DtypeCode) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_varint(&mut out, data.len() as u64);
+    out.extend(encode(data, dtype));
+    out
+}
+
+/// Decodes a blob; `tensor` is the one that asks for it.
+pub(crate) fn decode_blob(tensor: &str, dtype: DtypeCode, blob: &[u8], offset: u64) -> Result<Vec<u8>> {
+    let mut cursor = Cursor::new(blob, tensor, offset);
+    let len = cursor.varint()?;
+    if len > MAX_BYTES as u64 {
+        return cursor.corrupt("pooled tensors: length");
+    }
+    let mut out = vec![0; len as usize];
+    decode_planes(&mut cursor, dtype, &mut out)?;
+    cursor.finish()?;
+    Ok(out)
+}
+
+/// Where a pooled tensor lies.
+pub(crate) struct PooledParams {
+    /// Index of the blob in the pool.
+    pub(crate) blob: u64,
+    /// First byte in the decoded blob.
+    pub(crate) start: u64,
+}
+
+impl PooledParams {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_varint(&mut out, self.blob);
+        put_varint(&mut out, self.start);
+        out
+    }
+
+    pub(crate) fn parse(params: &[u8], tensor: &str, offset: u64) -> Result<Self> {
+        let mut cursor = Cursor::new(params, tensor, offset);
+        let params = Self { blob: cursor.varint()?, start: cursor.varint()? };
+        cursor.finish()?;
+        Ok(params)
+    }
+
+    /// The tensor's bytes in the decoded blob.
+    pub(crate) fn slice<'a>(&self, blob: &'a [u8], len: u64, tensor: &str, offset: u64) -> Result<&'a [u8]> {
+        let end = self.start.checked_add(len).and_then(|end| usize::try_from(end).ok());
+        end.and_then(|end| blob.get(self.start as usize..end))
+            .ok_or_else(|| Error::corrupt(tensor, offset, "pooled tensor lies outside its blob"))
+    }
 }
 
 fn rotate_heads(data: &mut [u8], element_bytes: usize, by: u32) {

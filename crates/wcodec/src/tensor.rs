@@ -8,6 +8,7 @@ use wcodec_rans::TableSet;
 use crate::error::Result;
 use crate::format::ElementFormat;
 use crate::frames::{self, FrameParams};
+use crate::integer::{self, IntegerEncoder, IntegerOptions, IntegerParams};
 use crate::lanes::plan::{self, Effort, View};
 use crate::lanes::{BlockIndex, Geometry, LanesEncoder, LanesParams};
 use crate::mode::Mode;
@@ -29,6 +30,8 @@ const MIN_LANES_ELEMENTS: u64 = 2048;
 const STORE_CHUNK: usize = 1 << 20;
 /// Up to this size candidates are judged by their real size; above it by samples and by the plan's exact model.
 const TRIAL_BYTES: usize = 4 << 20;
+/// Rows of a superblock in integer mode.
+const INTEGER_ROWS: usize = 256;
 /// Frames of a quick look at what Zstd gives.
 const QUICK_FRAMES: usize = 3;
 /// Frames of the sample that decides for a large tensor.
@@ -63,6 +66,7 @@ pub(crate) enum Coder {
     Zstd { params: FrameParams, level: i32 },
     Plain(Vec<u8>),
     Lanes { params: LanesParams, tables: TableSet },
+    Integer { params: IntegerParams, tables: TableSet, options: IntegerOptions },
 }
 
 /// Chooses the smallest allowed mode.
@@ -74,7 +78,8 @@ pub(crate) fn prepare(source: Source<'_>, options: &EncodeOptions) -> Result<Pre
         let bytes = small::encode(source.data, source.dtype);
         candidates.push(Prepared { bytes: bytes.len() as u64, coder: Coder::Plain(bytes) });
     }
-    if allowed(ModeChoice::Float) {
+    let symbols = matches!(source.dtype, DtypeCode::I8 | DtypeCode::U8) && options.mode == ModeChoice::Int;
+    if allowed(ModeChoice::Float) || symbols {
         // The margin covers what the plan of a large tensor can be off by.
         let margin = if source.data.len() <= TRIAL_BYTES { 0 } else { raw / 512 };
         candidates.extend(prepare_lanes(source, options).filter(|c| c.bytes + margin < raw));
@@ -82,6 +87,15 @@ pub(crate) fn prepare(source: Source<'_>, options: &EncodeOptions) -> Result<Pre
     if allowed(ModeChoice::Zstd) {
         let beat = candidates.iter().map(|c| c.bytes).min().unwrap_or(raw);
         candidates.extend(prepare_frames(source, options, beat)?);
+    }
+    if allowed(ModeChoice::Int) && source.dtype.bits() == Some(8) {
+        let beat = candidates.iter().map(|c| c.bytes).min().unwrap_or(raw);
+        if let Some(integer) = prepare_integer(source, options, beat)? {
+            if options.progressive {
+                return Ok(integer);
+            }
+            candidates.push(integer);
+        }
     }
     // The first of equals, so the simpler mode.
     Ok(candidates.into_iter().min_by_key(|c| c.bytes).expect("storing is always possible"))
@@ -93,16 +107,44 @@ fn prepare_lanes(source: Source<'_>, options: &EncodeOptions) -> Option<Prepared
     if elements < MIN_LANES_ELEMENTS {
         return None;
     }
-    let natural_cols = match source.shape {
-        [] => 1,
-        [_] => 1,
-        [_, rest @ ..] => rest.iter().product::<u64>(),
-    };
     // A superblock of one-byte elements has twice the rows, so that it decodes to as much.
     let block_rows = if format.bytes == 1 { (2 * options.superblock_rows).min(512) } else { options.superblock_rows };
-    let geometry = Geometry::choose(elements, natural_cols, format.bytes, block_rows)?;
+    let geometry = Geometry::choose(elements, natural_cols(source.shape), format.bytes, block_rows)?;
     let plan = plan::plan(View { data: source.data, geometry, format }, Effort::of(options.level));
     Some(Prepared { bytes: plan.bytes, coder: Coder::Lanes { params: plan.params, tables: plan.tables } })
+}
+
+/// Columns of a tensor as a matrix; a vector is a column.
+fn natural_cols(shape: &[u64]) -> u64 {
+    shape.iter().skip(1).product()
+}
+
+/// The integer mode, if it may be smaller than `beat`. Trained weights are ruled out by a sample of tiles.
+fn prepare_integer(source: Source<'_>, options: &EncodeOptions, beat: u64) -> Result<Option<Prepared>> {
+    let elements = source.data.len() as u64;
+    let geometry = Geometry::choose(elements, natural_cols(source.shape), 1, INTEGER_ROWS);
+    let Some(geometry) = geometry.filter(|_| elements >= MIN_LANES_ELEMENTS) else { return Ok(None) };
+    let mut bytes = integer::estimate(source.data, geometry);
+    if !options.progressive && bytes > beat + beat / 16 {
+        return Ok(None);
+    }
+    let integer_options =
+        IntegerOptions { level: options.level, progressive: options.progressive, ..IntegerOptions::default() };
+    let (params, tables) = integer::plan(source.data, geometry, integer_options)?;
+    let prepared = Prepared { coder: Coder::Integer { params, tables, options: integer_options }, bytes };
+    if source.data.len() <= TRIAL_BYTES {
+        let encoder = prepared.encoder()?;
+        let side = prepared.params().len() + prepared.tables().map_or(0, |t| t.len());
+        bytes = side as u64;
+        for (chunk, range) in prepared.chunks(source.data.len()).into_iter().enumerate() {
+            let encoded = encoder.encode(chunk, &source.data[range], source.name)?;
+            bytes += (encoded.bytes.len() + 4 * geometry.blocks() / geometry.chunks()) as u64;
+        }
+    } else {
+        // An estimate has to win clearly.
+        bytes += bytes / 16;
+    }
+    Ok((options.progressive || bytes < beat).then_some(Prepared { bytes, ..prepared }))
 }
 
 /// Zstd frames of the form that is smallest, if they may be smaller than `beat`.
@@ -128,7 +170,7 @@ fn prepare_frames(source: Source<'_>, options: &EncodeOptions, beat: u64) -> Res
     for &plane_bytes in &planes {
         let params = FrameParams::new(options.zstd_frame, plane_bytes);
         let look = trial(source, params, 3, QUICK_FRAMES)?;
-        if !auto || look < beat + beat / 8 {
+        if !auto || look < beat + beat / 32 {
             forms.push((look, params));
         }
     }
@@ -181,6 +223,7 @@ impl Prepared {
             Coder::Zstd { .. } => Mode::Zstd,
             Coder::Plain(_) => Mode::Plain,
             Coder::Lanes { .. } => Mode::Lanes,
+            Coder::Integer { .. } => Mode::Integer,
         }
     }
 
@@ -190,38 +233,43 @@ impl Prepared {
             Coder::Store | Coder::Plain(_) => Vec::new(),
             Coder::Zstd { params, .. } => params.to_bytes(),
             Coder::Lanes { params, .. } => params.to_bytes(),
+            Coder::Integer { params, .. } => params.to_bytes(),
         }
     }
 
     /// The table set that goes to the archive's pool.
     pub(crate) fn tables(&self) -> Option<Vec<u8>> {
         match &self.coder {
-            Coder::Lanes { tables, .. } => Some(tables.to_bytes()),
+            Coder::Lanes { tables, .. } | Coder::Integer { tables, .. } => Some(tables.to_bytes()),
             _ => None,
         }
     }
 
     /// Decoded byte ranges of the chunks.
     pub(crate) fn chunks(&self, len: usize) -> Vec<Range<usize>> {
+        if let Some(geometry) = self.geometry() {
+            let mut start = 0;
+            return (0..geometry.chunks())
+                .map(|chunk| {
+                    let range = start..start + geometry.chunk_bytes(chunk);
+                    start = range.end;
+                    range
+                })
+                .collect();
+        }
+        let step = match &self.coder {
+            Coder::Zstd { params, .. } => params.chunk_bytes(),
+            Coder::Plain(_) => len.max(1),
+            _ => STORE_CHUNK,
+        };
+        (0..len).step_by(step).map(|start| start..(start + step).min(len)).collect()
+    }
+
+    fn geometry(&self) -> Option<&Geometry> {
         match &self.coder {
-            Coder::Lanes { params, .. } => {
-                let mut start = 0;
-                (0..params.geometry.chunks())
-                    .map(|chunk| {
-                        let range = start..start + params.geometry.chunk_bytes(chunk);
-                        start = range.end;
-                        range
-                    })
-                    .collect()
-            }
-            coder => {
-                let step = match coder {
-                    Coder::Zstd { params, .. } => params.chunk_bytes(),
-                    Coder::Plain(_) => len.max(1),
-                    _ => STORE_CHUNK,
-                };
-                (0..len).step_by(step).map(|start| start..(start + step).min(len)).collect()
-            }
+            Coder::Lanes { params, .. } => Some(&params.geometry),
+            Coder::Integer { params, .. } => Some(&params.geometry),
+            _ => None,
         }
     }
 
@@ -229,6 +277,9 @@ impl Prepared {
     pub(crate) fn encoder(&self) -> Result<ChunkEncoder<'_>> {
         Ok(match &self.coder {
             Coder::Lanes { params, tables } => ChunkEncoder::Lanes(Box::new(LanesEncoder::new(params, tables)?)),
+            Coder::Integer { params, tables, options } => {
+                ChunkEncoder::Integer(Box::new(IntegerEncoder::new(*params, tables, *options)?))
+            }
             coder => ChunkEncoder::Simple(coder),
         })
     }
@@ -236,7 +287,7 @@ impl Prepared {
     /// The index of a whole tensor.
     pub(crate) fn index(&self, parts: Vec<IndexPart>) -> Vec<u8> {
         match &self.coder {
-            Coder::Lanes { .. } => {
+            Coder::Lanes { .. } | Coder::Integer { .. } => {
                 let blocks: Vec<BlockIndex> =
                     parts.into_iter().flat_map(|p| if let IndexPart::Blocks(b) = p { b } else { Vec::new() }).collect();
                 BlockIndex::pack(&blocks)
@@ -254,6 +305,7 @@ impl Prepared {
 /// Encodes the chunks of a prepared tensor; shared by threads.
 pub(crate) enum ChunkEncoder<'a> {
     Lanes(Box<LanesEncoder<'a>>),
+    Integer(Box<IntegerEncoder>),
     Simple(&'a Coder),
 }
 
@@ -261,6 +313,10 @@ impl ChunkEncoder<'_> {
     pub(crate) fn encode(&self, chunk: usize, data: &[u8], name: &str) -> Result<EncodedChunk> {
         let (bytes, index) = match self {
             Self::Lanes(encoder) => {
+                let (bytes, blocks) = encoder.encode_chunk(chunk, data)?;
+                (bytes, IndexPart::Blocks(blocks))
+            }
+            Self::Integer(encoder) => {
                 let (bytes, blocks) = encoder.encode_chunk(chunk, data)?;
                 (bytes, IndexPart::Blocks(blocks))
             }

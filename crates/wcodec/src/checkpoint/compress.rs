@@ -1,18 +1,20 @@
 //! Writing an archive from a checkpoint.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use rayon::prelude::*;
 use wcodec_container::{
-    ArchiveWriter, BlobPolicy, Crc32, Directory, FileEntry, Segment, TensorEntry, TensorPayload, WriterOptions, crc32,
+    ArchiveWriter, BlobPolicy, Crc32, Directory, DtypeCode, FileEntry, Segment, TensorEntry, TensorPayload, WriterOptions, crc32,
 };
 
 use super::input::{self, InputFile, InputTensor};
 use super::{KIND, KIND_FILE, KIND_FOLDER};
 use crate::error::{Error, Result};
-use crate::options::EncodeOptions;
+use crate::mode::Mode;
+use crate::options::{EncodeOptions, ModeChoice};
 use crate::report::{Progress, Report, TensorReport};
+use crate::small::{self, PooledParams};
 use crate::tensor::{self, EncodedChunk, IndexPart, Prepared, Source};
 use crate::wire::put_varint;
 
@@ -44,7 +46,8 @@ pub fn compress(input: impl AsRef<Path>, output: impl AsRef<Path>, options: &Enc
         writer,
         directory: Directory::default(),
         report: Report::default(),
-        pool: HashMap::new(),
+        tables: HashMap::new(),
+        pending: BTreeMap::new(),
         seen: HashMap::new(),
         options,
         progress,
@@ -53,6 +56,7 @@ pub fn compress(input: impl AsRef<Path>, output: impl AsRef<Path>, options: &Enc
     for file in &files {
         archive.file(file, &files)?;
     }
+    archive.close_blobs(0);
     let Assembly { writer, directory, mut report, .. } = archive;
     report.archive_bytes = writer.finish(&directory)?;
     Ok(report)
@@ -62,12 +66,21 @@ struct Assembly<'a> {
     writer: ArchiveWriter,
     directory: Directory,
     report: Report,
-    /// Pool index of every blob, so that equal tables are stored once.
-    pool: HashMap<Vec<u8>, u64>,
+    /// Pool index of every table set, so that equal ones are stored once.
+    tables: HashMap<Vec<u8>, u64>,
+    /// Blobs of pooled tensors that take more, by dtype and kind (last part of the name): place in the pool, bytes, reported tensors.
+    pending: BTreeMap<(DtypeCode, String), Pending>,
     /// Tensors by a fingerprint of their bytes: (file, tensor of the file, entry).
     seen: HashMap<(usize, u32), Vec<(usize, usize, u32)>>,
     options: &'a EncodeOptions,
     progress: &'a dyn Progress,
+}
+
+/// A blob of pooled tensors that is being filled.
+struct Pending {
+    blob: usize,
+    bytes: Vec<u8>,
+    reports: Vec<usize>,
 }
 
 impl Assembly<'_> {
@@ -89,6 +102,7 @@ impl Assembly<'_> {
                 at = tensor.bytes.end;
                 let entry = match (original, encoded) {
                     (Some(original), _) => self.alias(original, tensor),
+                    (None, _) if self.is_pooled(&source(file, tensor)) => self.pooled(source(file, tensor)),
                     (None, Some((prepared, chunks))) => self.write(source(file, tensor), &prepared, chunks)?,
                     (None, None) => self.stream(source(file, tensor))?,
                 };
@@ -130,7 +144,7 @@ impl Assembly<'_> {
             .par_iter()
             .zip(originals)
             .map(|(&source, original)| {
-                if original.is_some() || source.data.len() > WHOLE_TENSOR {
+                if original.is_some() || source.data.len() > WHOLE_TENSOR || self.is_pooled(&source) {
                     return Ok(None);
                 }
                 encode_whole(source, self.options).map(Some)
@@ -183,8 +197,8 @@ impl Assembly<'_> {
         let index = prepared.index(parts);
         let mut params = Vec::new();
         if let Some(tables) = prepared.tables() {
-            let next = self.pool.len() as u64;
-            let id = *self.pool.entry(tables).or_insert_with_key(|tables| {
+            let next = self.directory.pool.len() as u64;
+            let id = *self.tables.entry(tables).or_insert_with_key(|tables| {
                 self.directory.pool.push(tables.clone());
                 next
             });
@@ -206,6 +220,56 @@ impl Assembly<'_> {
         }
         self.tell(&entry, prepared.mode(), entry.payload.len + entry.index.len);
         Ok(entry)
+    }
+
+    fn is_pooled(&self, source: &Source<'_>) -> bool {
+        matches!(self.options.mode, ModeChoice::Auto | ModeChoice::Float) && small::is_pooled(source.dtype, source.data.len())
+    }
+
+    /// Adds a small tensor to the blob of its kind.
+    fn pooled(&mut self, source: Source<'_>) -> TensorEntry {
+        let kind = source.name.rsplit('.').next().unwrap_or_default().to_owned();
+        let pool = &mut self.directory.pool;
+        let pending = self.pending.entry((source.dtype, kind)).or_insert_with(|| {
+            pool.push(Vec::new());
+            Pending { blob: pool.len() - 1, bytes: Vec::new(), reports: Vec::new() }
+        });
+        let params = PooledParams { blob: pending.blob as u64, start: pending.bytes.len() as u64 };
+        pending.bytes.extend_from_slice(source.data);
+        pending.reports.push(self.report.tensors.len());
+        let entry = TensorEntry {
+            name: source.name.to_owned(),
+            dtype: source.dtype,
+            shape: source.shape.to_vec(),
+            mode: Mode::Pooled.code(),
+            params: params.to_bytes(),
+            decoded_len: source.data.len() as u64,
+            crc32_decoded: crc32(source.data),
+            ..TensorEntry::default()
+        };
+        self.progress.advance(entry.decoded_len);
+        self.tell(&entry, Mode::Pooled, 0);
+        self.close_blobs(small::BLOB_BYTES);
+        entry
+    }
+
+    /// Encodes pending blobs of `from` bytes and more.
+    fn close_blobs(&mut self, from: usize) {
+        let full: Vec<_> = self.pending.iter().filter(|(_, p)| p.bytes.len() >= from).map(|(k, _)| k.clone()).collect();
+        for key in full {
+            let Some(pending) = self.pending.remove(&key) else { continue };
+            let blob = small::encode_blob(&pending.bytes, key.0);
+            // Every tensor is told its share.
+            let (mut done, mut told) = (0u64, 0u64);
+            for report in pending.reports {
+                let report = &mut self.report.tensors[report];
+                done += report.decoded_bytes;
+                let share = blob.len() as u64 * done / pending.bytes.len() as u64;
+                report.stored_bytes = share - told;
+                told = share;
+            }
+            self.directory.pool[pending.blob] = blob;
+        }
     }
 
     /// The earlier tensor of the same type, shape and bytes, if there is one.
@@ -237,7 +301,7 @@ impl Assembly<'_> {
         entry
     }
 
-    fn tell(&mut self, entry: &TensorEntry, mode: crate::Mode, stored_bytes: u64) {
+    fn tell(&mut self, entry: &TensorEntry, mode: Mode, stored_bytes: u64) {
         self.report.tensors.push(TensorReport {
             name: entry.name.clone(),
             dtype: entry.dtype,
@@ -270,7 +334,7 @@ fn encode_whole(source: Source<'_>, options: &EncodeOptions) -> Result<(Prepared
     let chunks = encode_chunks(source, &prepared)?;
     let stored: usize = chunks.iter().map(|c| c.bytes.len()).sum();
     let overhead = prepared.tables().map_or(0, |t| t.len()) + prepared.params().len();
-    if stored + overhead < source.data.len() || prepared.mode() == crate::Mode::Store {
+    if stored + overhead < source.data.len() || prepared.mode() == Mode::Store {
         return Ok((prepared, chunks));
     }
     let prepared = Prepared::store(source.data.len() as u64);

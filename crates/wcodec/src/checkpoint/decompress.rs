@@ -105,6 +105,13 @@ fn restore(archive: &Archive, entry: &FileEntry, file: &File, shown: &Path, prog
             }
             Segment::Tensor { index } => {
                 let tensor = archive.tensor_at(*index as usize)?;
+                if let Some(bytes) = tensor.pooled_bytes() {
+                    write_at(file, bytes, at).map_err(|e| Error::io(shown, e))?;
+                    at += tensor.byte_len();
+                    crc.combine(wcodec_container::crc32(bytes), tensor.byte_len());
+                    progress.advance(tensor.byte_len());
+                    continue;
+                }
                 let mut starts = Vec::with_capacity(tensor.chunks());
                 for chunk in 0..tensor.chunks() {
                     starts.push(at);
