@@ -1,13 +1,13 @@
 //! AVX2: a row is eight vectors of eight states, the first four of even columns, the others of odd ones.
 //!
-//! Words reach the states that want them through a table of 256 permutations (2 KiB). A row's value words are four
+//! Words reach the states that want them through a table of 256 byte shuffles (8 KiB). A row's value words are four
 //! vectors of 16-bit fields, which 8-bit heads leave by saturating packs.
 #![expect(unsafe_code, reason = "vector loads, stores and gathers, and entry into functions compiled for AVX2")]
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-use super::plan::{Full, Output, Plan, RING, ROW_WINDOW, carried, scatter};
+use super::plan::{BYTES, FUSED, Full, Output, Plan, RING, ROW_WINDOW, SCATTERED_BYTES, SCATTERED_WORDS, WORDS, carried, narrow, scatter};
 use crate::superblock::{DecodeTables, Target};
 use crate::{LANES, STATE_LOW};
 
@@ -49,11 +49,13 @@ struct Constants {
     /// The value, at bit 0 of both halves.
     value_mask: __m256i,
     coded_shift: __m256i,
-    /// Low raw bits of both halves, and the even column's sign where it falls beside them.
+    /// Low raw bits of both halves, and the even column's sign in 16-bit heads: there one shift places both.
     low_mask: __m256i,
     /// 1 with sign, else 0.
     low_shift: __m256i,
+    /// Shift right and mask that place the sign of an 8-bit head in an even column.
     even_sign: (__m256i, __m256i),
+    /// Shift left that places an odd column's sign; mask for 8-bit heads, where more than the sign is left.
     odd_sign: (__m256i, __m256i),
 }
 
@@ -75,10 +77,11 @@ fn constants(tables: &DecodeTables, plan: &Plan) -> Constants {
         last_context: fill(((tables.contexts() - 1) << p) as u32),
         value_mask: both((1 << value_bits) - 1),
         coded_shift: fill(layout.shift()),
-        low_mask: both((1 << layout.shift()) - 1),
+        low_mask: fill((((1 << layout.shift()) - 1) * 0x1_0001) | if sign && bits == 16 { 0x8000 } else { 0 }),
         low_shift: fill(u32::from(sign)),
         even_sign: (fill(17 - bits), fill(if sign { 1 << (bits - 1) } else { 0 })),
-        odd_sign: (fill(15 + bits), fill(if sign { 1 << (bits + 15) } else { 0 })),
+        // A shift by 32 leaves nothing.
+        odd_sign: (fill(if sign { 15 + bits } else { 32 }), fill(1 << (bits + 15))),
     }
 }
 
@@ -91,14 +94,31 @@ fn decode<const N: usize>(
     target: &mut Target<'_>,
 ) -> Option<[usize; N]> {
     if tables.contexts() == 1 {
-        superblocks::<N, true>(tables, plan, blocks, target)
+        by_output::<N, true>(tables, plan, blocks, target)
     } else {
-        superblocks::<N, false>(tables, plan, blocks, target)
+        by_output::<N, false>(tables, plan, blocks, target)
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
+fn by_output<const N: usize, const ONE: bool>(
+    tables: &DecodeTables,
+    plan: &Plan,
+    blocks: &[Full<'_>; N],
+    target: &mut Target<'_>,
+) -> Option<[usize; N]> {
+    match plan.output {
+        Output::Words => superblocks::<N, ONE, WORDS>(tables, plan, blocks, target),
+        Output::Fused => superblocks::<N, ONE, FUSED>(tables, plan, blocks, target),
+        Output::Bytes => superblocks::<N, ONE, BYTES>(tables, plan, blocks, target),
+        Output::ScatteredWords => superblocks::<N, ONE, SCATTERED_WORDS>(tables, plan, blocks, target),
+        Output::ScatteredBytes => superblocks::<N, ONE, SCATTERED_BYTES>(tables, plan, blocks, target),
     }
 }
 
 #[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
-fn superblocks<const N: usize, const ONE: bool>(
+fn superblocks<const N: usize, const ONE: bool, const OUT: u8>(
     tables: &DecodeTables,
     plan: &Plan,
     blocks: &[Full<'_>; N],
@@ -125,7 +145,7 @@ fn superblocks<const N: usize, const ONE: bool>(
                     0 => [_mm256_setzero_si256(); 4],
                     _ => codes(raw_words(blocks[b].raw, first), raw_words(blocks[b].raw, last), bit, first != last),
                 };
-                store_row(&c, plan.output, values, codes, &blocks[b], row, target);
+                store_row::<OUT>(&c, values, codes, &blocks[b], row, target);
             });
         }
         each!(N, b, {
@@ -166,7 +186,7 @@ fn superblocks<const N: usize, const ONE: bool>(
                 0 => [_mm256_setzero_si256(); 4],
                 _ => codes(words(first), words(last), bit, first != last),
             };
-            store_row(&c, plan.output, values, codes, &blocks[b], row, target);
+            store_row::<OUT>(&c, values, codes, &blocks[b], row, target);
         }
     }
     Some(positions)
@@ -205,13 +225,11 @@ fn step<const ONE: bool>(
         // Eight vectors of at most eight words each: the window ends inside `words`.
         let at = (2 * taken).min(ROW_WINDOW - 16);
         let window: &[u8; 16] = words[at..at + 16].try_into().expect("16 bytes");
-        // SAFETY: 16 readable bytes, 8 readable bytes; the loads need no alignment.
-        let (window, order) = unsafe {
-            (_mm_loadu_si128(window.as_ptr().cast()), _mm_loadl_epi64(SPREAD[mask as usize].as_ptr().cast()))
-        };
-        let word = _mm256_permutevar8x32_epi32(_mm256_cvtepu16_epi32(window), _mm256_cvtepu8_epi32(order));
-        let refilled = _mm256_or_si256(_mm256_slli_epi32::<16>(next), word);
-        states[v] = _mm256_blendv_epi8(next, refilled, short);
+        // SAFETY: 16 readable bytes; the load needs no alignment.
+        let window = unsafe { _mm_loadu_si128(window.as_ptr().cast()) };
+        let word = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(window), load(&SPREAD[mask as usize]));
+        let room = _mm256_and_si256(short, _mm256_set1_epi32(16));
+        states[v] = _mm256_or_si256(_mm256_sllv_epi32(next, room), word);
         taken += mask.count_ones() as usize;
         entry[v] = e;
     }
@@ -225,15 +243,18 @@ fn step<const ONE: bool>(
     (values, taken)
 }
 
-/// Which word every lane takes, for each set of lanes that take one.
-static SPREAD: [[u8; 8]; 256] = {
-    let mut table = [[0; 8]; 256];
+/// For each set of lanes that take a word, the bytes of a window that every lane takes: those of its word, or none.
+static SPREAD: [[u8; 32]; 256] = {
+    let mut table = [[0x80; 32]; 256];
     let mut mask = 0;
     while mask < 256 {
-        let (mut lane, mut word) = (0, 0);
+        let (mut lane, mut byte) = (0, 0);
         while lane < 8 {
-            table[mask][lane] = word;
-            word += (mask >> lane & 1) as u8;
+            if mask >> lane & 1 == 1 {
+                table[mask][4 * lane] = byte;
+                table[mask][4 * lane + 1] = byte + 1;
+                byte += 2;
+            }
             lane += 1;
         }
         mask += 1;
@@ -262,9 +283,8 @@ fn codes(first: [__m256i; 4], last: [__m256i; 4], bit: usize, crosses: bool) -> 
 /// Joins a row of value words with its raw codes and writes it.
 #[inline]
 #[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
-fn store_row(
+fn store_row<const OUT: u8>(
     c: &Constants,
-    output: Output,
     values: [__m256i; 4],
     codes: [__m256i; 4],
     block: &Full<'_>,
@@ -274,19 +294,22 @@ fn store_row(
     let mut heads = values;
     for (head, code) in heads.iter_mut().zip(codes) {
         let low = _mm256_and_si256(_mm256_srlv_epi32(code, c.low_shift), c.low_mask);
-        let even = _mm256_and_si256(_mm256_srlv_epi32(code, c.even_sign.0), c.even_sign.1);
-        let odd = _mm256_and_si256(_mm256_sllv_epi32(code, c.odd_sign.0), c.odd_sign.1);
-        *head = _mm256_or_si256(_mm256_or_si256(*head, low), _mm256_or_si256(even, odd));
+        let mut odd = _mm256_sllv_epi32(code, c.odd_sign.0);
+        if narrow(OUT) {
+            let even = _mm256_and_si256(_mm256_srlv_epi32(code, c.even_sign.0), c.even_sign.1);
+            odd = _mm256_or_si256(_mm256_and_si256(odd, c.odd_sign.1), even);
+        }
+        *head = _mm256_or_si256(_mm256_or_si256(*head, low), odd);
     }
     let at = block.offset + row * target.row_stride;
-    match output {
-        Output::Words => {
+    match OUT {
+        WORDS => {
             let out = &mut target.bytes[at..at + 128];
             for (out, head) in out.as_chunks_mut::<32>().0.iter_mut().zip(heads) {
                 store(head, out);
             }
         }
-        Output::Fused => {
+        FUSED => {
             let out = target.bytes[at..at + 256].as_chunks_mut::<64>().0;
             let low = block.low[128 * row..128 * row + 128].as_chunks::<32>().0;
             for ((out, low), head) in out.iter_mut().zip(low).zip(heads) {
@@ -298,19 +321,19 @@ fn store_row(
                 store(_mm256_unpackhi_epi16(low, head), &mut halves[1]);
             }
         }
-        Output::Bytes => {
+        BYTES => {
             let out = &mut target.bytes[at..at + 64];
             for (out, pair) in out.as_chunks_mut::<32>().0.iter_mut().zip(heads.as_chunks::<2>().0) {
                 let packed = _mm256_packus_epi16(pair[0], pair[1]);
                 store(_mm256_permute4x64_epi64::<0b11_01_10_00>(packed), out);
             }
         }
-        Output::ScatteredWords | Output::ScatteredBytes => {
+        _ => {
             let mut words = [[0u8; 32]; 4];
             for (out, head) in words.iter_mut().zip(heads) {
                 store(head, out);
             }
-            if output == Output::ScatteredWords {
+            if OUT == SCATTERED_WORDS {
                 scatter::<2>(words.as_flattened(), block, row, target);
             } else {
                 let mut bytes = [0u8; LANES];

@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-use super::plan::{Full, Output, Plan, RING, ROW_WINDOW, scatter};
+use super::plan::{BYTES, FUSED, Full, Output, Plan, RING, ROW_WINDOW, SCATTERED_BYTES, SCATTERED_WORDS, WORDS, narrow, scatter};
 use crate::superblock::{DecodeTables, GROUP_ROWS, Target};
 use crate::{LANES, STATE_LOW};
 
@@ -135,17 +135,6 @@ fn by_output<const N: usize, const ONE: bool>(
     }
 }
 
-// [`Output`] as const arguments.
-const WORDS: u8 = 0;
-const FUSED: u8 = 1;
-const BYTES: u8 = 2;
-const SCATTERED_WORDS: u8 = 3;
-const SCATTERED_BYTES: u8 = 4;
-
-const fn narrow(out: u8) -> bool {
-    out == BYTES || out == SCATTERED_BYTES
-}
-
 type Values = [MaybeUninit<[__m512i; 2]>; RING];
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
@@ -189,6 +178,7 @@ fn superblocks<const N: usize, const ONE: bool, const OUT: u8>(
                 step::<ONE, OUT, true>(&c, entries, &mut states[b], &cols[b], class, stream, &mut positions[b])
             };
             ring[b][i % RING].write(values);
+            prefetch::<OUT>(&blocks[b], i, target);
         });
     }
 
@@ -340,6 +330,24 @@ const BOTH_HALVES: [u32; GROUP_ROWS] = {
     }
     table
 };
+
+/// Asks for the lines of a row of the target, which is written `delay` rows later. Rows of a wide tensor lie on pages of
+/// their own, where no hardware prefetcher looks ahead.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn prefetch<const OUT: u8>(block: &Full<'_>, row: usize, target: &Target<'_>) {
+    let lines = match OUT {
+        BYTES => 1,
+        WORDS => 2,
+        FUSED => 4,
+        _ => 0,
+    };
+    let first = target.bytes.as_ptr().wrapping_add(block.offset + row * target.row_stride);
+    for line in 0..lines {
+        // SAFETY: a prefetch touches caches only and accepts any address.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(first.wrapping_add(64 * line).cast()) };
+    }
+}
 
 /// States before the first row; `None` if one is below its interval.
 #[inline]

@@ -25,6 +25,18 @@ pub(crate) enum Output {
     ScatteredBytes,
 }
 
+// [`Output`] as pub(crate) const arguments.
+pub(crate) const WORDS: u8 = 0;
+pub(crate) const FUSED: u8 = 1;
+pub(crate) const BYTES: u8 = 2;
+pub(crate) const SCATTERED_WORDS: u8 = 3;
+pub(crate) const SCATTERED_BYTES: u8 = 4;
+
+/// Whether heads have 8 bits.
+pub(crate) const fn narrow(out: u8) -> bool {
+    out == BYTES || out == SCATTERED_BYTES
+}
+
 /// One full superblock, its parts in the sizes that fullness implies.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Full<'a> {
