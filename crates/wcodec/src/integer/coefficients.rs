@@ -8,6 +8,8 @@ use wcodec_transform::{BLOCK_LEN, Transform, ZIGZAG, forward, inverse};
 const SIDE: usize = 8;
 const MODES: u8 = Intra::ALL.len() as u8;
 /// Tile codes below this are valid.
+#[cfg(test)]
+const TILE_CODES: u8 = MODES * Transform::ALL.len() as u8;
 
 /// How one tile is predicted and transformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
