@@ -6,6 +6,7 @@ mod bench_peers;
 mod build_kernels;
 mod fetch_models;
 mod make_fixtures;
+mod roundtrip_check;
 mod tensors;
 mod workspace;
 
@@ -27,6 +28,8 @@ enum Command {
     BenchPeers(bench_peers::Args),
     /// Cut the slices of real models under fixtures/ from target/models/, or check the ones that are there.
     MakeFixtures(make_fixtures::Args),
+    /// Compress and restore awkward, random and real tensors in every way, and compare every bit.
+    RoundtripCheck(roundtrip_check::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -35,5 +38,6 @@ fn main() -> anyhow::Result<()> {
         Command::FetchModels(args) => fetch_models::run(&args),
         Command::BenchPeers(args) => bench_peers::run(&args),
         Command::MakeFixtures(args) => make_fixtures::run(&args),
+        Command::RoundtripCheck(args) => roundtrip_check::run(&args),
     }
 }
