@@ -110,7 +110,7 @@ fn prepare_lanes(source: Source<'_>, options: &EncodeOptions) -> Option<Prepared
     // A superblock of one-byte elements has twice the rows, so that it decodes to as much.
     let block_rows = if format.bytes == 1 { (2 * options.superblock_rows).min(512) } else { options.superblock_rows };
     let geometry = Geometry::choose(elements, natural_cols(source.shape), format.bytes, block_rows)?;
-    let plan = plan::plan(View { data: source.data, geometry, format }, Effort::of(options.level));
+    let plan = plan::plan(View { data: source.data, geometry, format }, Effort::of(options.level))?;
     Some(Prepared { bytes: plan.bytes, coder: Coder::Lanes { params: plan.params, tables: plan.tables } })
 }
 
