@@ -337,7 +337,8 @@ impl Tensor<'_> {
 
     /// Columns of the tensor as a matrix: the product of the other dimensions.
     pub fn col_count(&self) -> u64 {
-        self.entry.shape.iter().skip(1).product()
+        // Saturates where another dimension is 0: the directory bounds the product of all, not of some.
+        self.entry.shape.iter().skip(1).fold(1, |product, &dim| product.saturating_mul(dim))
     }
 
     /// Rows `rows` of the tensor, decoding only the superblocks (or frames) that hold them.
