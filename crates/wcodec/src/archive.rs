@@ -221,27 +221,7 @@ impl Tensor<'_> {
     /// [`Error::BadArgument`] unless `out` has [`Tensor::byte_len`] bytes; [`Error::Rans`], [`Error::Corrupt`] or
     /// [`Error::Checksum`] for damaged data, after which `out` holds anything.
     pub fn decode_into(&self, out: &mut [u8]) -> Result<()> {
-        if out.len() as u64 != self.entry.decoded_len {
-            return Err(Error::BadArgument(format!(
-                "tensor `{}` has {} bytes, the buffer {}",
-                self.name(), self.entry.decoded_len, out.len()
-            )));
-        }
-        if let Decoder::Pooled(bytes) = self.decoder {
-            out.copy_from_slice(bytes);
-            return self.check_whole(crc32(out));
-        }
-        let mut parts = Vec::with_capacity(self.entry.chunks.len());
-        let mut rest = out;
-        for chunk in &self.entry.chunks {
-            let (part, tail) = rest.split_at_mut(chunk.decoded_len as usize);
-            parts.push(part);
-            rest = tail;
-        }
-        parts
-            .into_par_iter()
-            .enumerate()
-            .try_for_each_init(Scratch::default, |scratch, (chunk, part)| self.decode_chunk(chunk, part, scratch))
+        decode_many(std::slice::from_ref(self), &mut [out])
     }
 
     /// Number of chunks.
@@ -284,15 +264,23 @@ impl Tensor<'_> {
             return self.check_whole(crc32(bytes));
         }
         self.reader.verify_stored(self.entry)?;
-        let parts: Vec<u32> = (0..self.chunks())
-            .into_par_iter()
-            .map_init(|| (Scratch::default(), Vec::new()), |(scratch, buffer), chunk| {
+        (0..self.chunks()).into_par_iter().try_for_each_init(
+            || (Scratch::default(), Vec::new()),
+            |(scratch, buffer), chunk| {
                 buffer.resize(self.chunk_len(chunk) as usize, 0);
-                self.decode_chunk(chunk, buffer, scratch).map(|()| self.entry.chunks[chunk].crc32_decoded)
-            })
-            .collect::<Result<_>>()?;
+                self.decode_chunk(chunk, buffer, scratch)
+            },
+        )?;
+        self.check_chunks()
+    }
+
+    /// Checks that the recorded CRCs of the chunks make up that of the tensor.
+    pub(crate) fn check_chunks(&self) -> Result<()> {
+        if self.pooled_bytes().is_some() {
+            return Ok(());
+        }
         let mut whole = wcodec_container::Crc32::new();
-        parts.iter().zip(&self.entry.chunks).for_each(|(&crc, chunk)| whole.combine(crc, chunk.decoded_len));
+        self.entry.chunks.iter().for_each(|chunk| whole.combine(chunk.crc32_decoded, chunk.decoded_len));
         self.check_whole(whole.value())
     }
 
@@ -425,6 +413,47 @@ impl Tensor<'_> {
         usize::try_from(self.entry.decoded_len)
             .map_err(|_| Error::BadArgument(format!("tensor `{}` is larger than memory can be", self.name())))
     }
+}
+
+/// Decodes many tensors, each into a buffer of its length, in parallel over all their chunks in the current rayon pool. Checks as
+/// [`Tensor::decode_into`].
+///
+/// ```no_run
+/// # fn main() -> wcodec::Result<()> {
+/// let archive = wcodec::Archive::open("model.wcodec")?;
+/// let tensors = (0..archive.len()).map(|i| archive.tensor_at(i)).collect::<wcodec::Result<Vec<_>>>()?;
+/// let mut buffers: Vec<Vec<u8>> = tensors.iter().map(|t| vec![0; t.byte_len() as usize]).collect();
+/// wcodec::decode_many(&tensors, &mut buffers.iter_mut().map(|b| b.as_mut_slice()).collect::<Vec<_>>())?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::BadArgument`] when there are not as many buffers as tensors or one has another length; else the first fault found.
+pub fn decode_many(tensors: &[Tensor<'_>], outs: &mut [&mut [u8]]) -> Result<()> {
+    if tensors.len() != outs.len() {
+        return Err(Error::BadArgument(format!("{} tensors, {} buffers", tensors.len(), outs.len())));
+    }
+    let mut jobs = Vec::new();
+    for (tensor, out) in tensors.iter().zip(outs) {
+        if out.len() as u64 != tensor.byte_len() {
+            let (name, len) = (tensor.name(), tensor.byte_len());
+            return Err(Error::BadArgument(format!("tensor `{name}` has {len} bytes, the buffer {}", out.len())));
+        }
+        if let Some(bytes) = tensor.pooled_bytes() {
+            out.copy_from_slice(bytes);
+            tensor.check_whole(crc32(out))?;
+            continue;
+        }
+        let mut rest: &mut [u8] = out;
+        for chunk in 0..tensor.chunks() {
+            let (part, tail) = rest.split_at_mut(tensor.chunk_len(chunk) as usize);
+            jobs.push((tensor, chunk, part));
+            rest = tail;
+        }
+    }
+    jobs.into_par_iter()
+        .try_for_each_init(Scratch::default, |scratch, (tensor, chunk, part)| tensor.decode_chunk(chunk, part, scratch))
 }
 
 /// Copies what `part` (bytes `at` of a matrix with `row_bytes` per row) holds of `rows` × `within` (bytes of a row) into the dense `out`.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use wcodec_container::{Crc32, FileEntry, Segment};
 
 use super::{KIND, KIND_FILE};
-use crate::archive::{Archive, Scratch};
+use crate::archive::{Archive, Scratch, Tensor};
 use crate::error::{Error, Result};
 use crate::report::{Progress, Report, TensorReport};
 
@@ -90,10 +90,17 @@ pub fn verify(archive: &Archive, progress: &dyn Progress) -> Result<Report> {
     report(archive)
 }
 
+/// Tensors whose chunks are decoded side by side: at most this many of them, and of their bytes.
+const BATCH_TENSORS: usize = 64;
+const BATCH_BYTES: u64 = 1 << 30;
+
 /// Writes one file of the archive; `shown` is its name in errors.
 fn restore(archive: &Archive, entry: &FileEntry, file: &File, shown: &Path, progress: &dyn Progress) -> Result<()> {
+    let directory = archive.container().directory();
     let mut at = 0u64;
     let mut crc = Crc32::new();
+    let mut batch: Vec<(usize, u64)> = Vec::new();
+    let mut batch_bytes = 0;
     for segment in &entry.segments {
         match segment {
             Segment::Literal(blob) => {
@@ -104,37 +111,51 @@ fn restore(archive: &Archive, entry: &FileEntry, file: &File, shown: &Path, prog
                 progress.advance(blob.decoded_len);
             }
             Segment::Tensor { index } => {
-                let tensor = archive.tensor_at(*index as usize)?;
-                if let Some(bytes) = tensor.pooled_bytes() {
-                    write_at(file, bytes, at).map_err(|e| Error::io(shown, e))?;
-                    at += tensor.byte_len();
-                    crc.combine(wcodec_container::crc32(bytes), tensor.byte_len());
-                    progress.advance(tensor.byte_len());
-                    continue;
+                let tensor = &directory.tensors[*index as usize];
+                batch.push((*index as usize, at));
+                batch_bytes += tensor.decoded_len;
+                at += tensor.decoded_len;
+                crc.combine(tensor.crc32_decoded, tensor.decoded_len);
+                if batch.len() >= BATCH_TENSORS || batch_bytes >= BATCH_BYTES {
+                    restore_tensors(archive, &batch, file, shown, progress)?;
+                    batch.clear();
+                    batch_bytes = 0;
                 }
-                let mut starts = Vec::with_capacity(tensor.chunks());
-                for chunk in 0..tensor.chunks() {
-                    starts.push(at);
-                    at += tensor.chunk_len(chunk);
-                }
-                starts.into_par_iter().enumerate().try_for_each_init(
-                    || (Scratch::default(), Vec::new()),
-                    |(scratch, buffer), (chunk, start)| {
-                        buffer.resize(tensor.chunk_len(chunk) as usize, 0);
-                        tensor.decode_chunk(chunk, buffer, scratch)?;
-                        write_at(file, buffer, start).map_err(|e| Error::io(shown, e))?;
-                        progress.advance(buffer.len() as u64);
-                        Ok::<(), Error>(())
-                    },
-                )?;
-                let entry = tensor.entry();
-                let mut whole = Crc32::new();
-                entry.chunks.iter().for_each(|c| whole.combine(c.crc32_decoded, c.decoded_len));
-                crc.combine(whole.value(), entry.decoded_len);
             }
         }
     }
+    restore_tensors(archive, &batch, file, shown, progress)?;
     check_file(entry, crc.value())
+}
+
+/// Decodes tensors, each to its place in `file`, in parallel over all their chunks.
+fn restore_tensors(archive: &Archive, batch: &[(usize, u64)], file: &File, shown: &Path, progress: &dyn Progress) -> Result<()> {
+    let tensors: Vec<(Tensor<'_>, u64)> =
+        batch.par_iter().map(|&(index, at)| Ok((archive.tensor_at(index)?, at))).collect::<Result<_>>()?;
+    let mut jobs = Vec::new();
+    for (tensor, at) in &tensors {
+        if let Some(bytes) = tensor.pooled_bytes() {
+            tensor.verify()?;
+            write_at(file, bytes, *at).map_err(|e| Error::io(shown, e))?;
+            progress.advance(tensor.byte_len());
+        }
+        let mut start = *at;
+        for chunk in 0..tensor.chunks() {
+            jobs.push((tensor, chunk, start));
+            start += tensor.chunk_len(chunk);
+        }
+        tensor.check_chunks()?;
+    }
+    jobs.into_par_iter().try_for_each_init(
+        || (Scratch::default(), Vec::new()),
+        |(scratch, buffer), (tensor, chunk, start)| {
+            buffer.resize(tensor.chunk_len(chunk) as usize, 0);
+            tensor.decode_chunk(chunk, buffer, scratch)?;
+            write_at(file, buffer, start).map_err(|e| Error::io(shown, e))?;
+            progress.advance(buffer.len() as u64);
+            Ok(())
+        },
+    )
 }
 
 fn check_file(entry: &FileEntry, found: u32) -> Result<()> {
