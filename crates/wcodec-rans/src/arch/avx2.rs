@@ -7,7 +7,10 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-use super::plan::{BYTES, FUSED, Full, Output, Plan, RING, ROW_WINDOW, SCATTERED_BYTES, SCATTERED_WORDS, WORDS, carried, narrow, scatter};
+use super::plan::{
+    BYTES, FUSED, Full, Output, Plan, RING, ROW_WINDOW, SCATTERED_BYTES, SCATTERED_WORDS, WORDS, carried, narrow,
+    scatter,
+};
 use crate::superblock::{DecodeTables, Target};
 use crate::{LANES, STATE_LOW};
 
