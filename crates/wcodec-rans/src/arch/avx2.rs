@@ -421,7 +421,7 @@ impl<'a> Entries<'a> {
     /// Entries at `index`.
     ///
     /// # Safety
-    /// Every index is below K·2^P, which is the number of entries.
+    /// Every index is below K·2^P, which is the number of entries. (Checking it here took 15 % of the speed.)
     #[inline]
     #[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
     unsafe fn gather(self, index: __m256i) -> __m256i {

@@ -113,6 +113,11 @@ impl Backend {
         }
     }
 
+    /// Whether two superblocks decode faster together. AVX2 has too few registers for both.
+    pub(crate) fn pairs(self) -> bool {
+        self.isa() == Isa::Avx512
+    }
+
     /// Decodes N full superblocks side by side up to their patches. Returns where in its stream each one's patches
     /// begin; `None` when this backend has no vectors, or a superblock is damaged.
     #[inline]

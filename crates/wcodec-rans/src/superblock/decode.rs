@@ -159,8 +159,8 @@ impl DecodeTables {
 
     /// Decodes superblocks into one target. [`Target::low`] is not looked at; every job has its own.
     ///
-    /// Neighbours in `jobs` with equally many rows are decoded two at a time where both are full, which is faster than
-    /// one after the other: each one's steps run while the other's wait for memory. They may overlap in the target's
+    /// Neighbours in `jobs` with equally many rows are decoded two at a time where both are full and the instruction set
+    /// gains by it (AVX-512, 15 to 25 %): each one's steps run while the other's wait. They may overlap in the target's
     /// rows (as superblocks side by side do), but no two should share an element.
     ///
     /// # Errors
@@ -204,7 +204,7 @@ impl DecodeTables {
     /// Decodes two full superblocks together; `false` when they do not go together or one of them is damaged.
     fn decode_two(&self, jobs: [&Job<'_>; 2], target: &mut Target<'_>) -> Result<bool> {
         let [a, b] = jobs;
-        if a.shape != b.shape || a.low.is_empty() != b.low.is_empty() {
+        if !self.backend.pairs() || a.shape != b.shape || a.low.is_empty() != b.low.is_empty() {
             return Ok(false);
         }
         let (Some(first), Some(second)) = (self.full(a), self.full(b)) else { return Ok(false) };
@@ -253,17 +253,34 @@ impl DecodeTables {
         for i in 0..shape.rows() {
             let mut symbols = [0u16; LANES]; // in lane order
             let row_class = i32::from(classes.rows[i]);
-            for ((x, symbol), class) in states.iter_mut().zip(&mut symbols).zip(&lane_classes).take(cols) {
-                let context = (row_class + class).clamp(0, self.contexts as i32 - 1) as usize;
-                let entry = self.entries[(context << p) | (*x & slot_mask) as usize];
-                *symbol = ((entry >> p) & value_mask) as u16;
-                *x = (entry >> (32 - p)) * (*x >> p) + (entry & slot_mask);
-                if *x < STATE_LOW {
-                    let Some(&word) = block.stream.get(position..).and_then(|s| s.first_chunk()) else {
-                        return truncated("superblock stream", position);
-                    };
-                    *x = (*x << 16) | u32::from(u16::from_le_bytes(word));
-                    position += 2;
+            let mut advance = |x: u32, lane: usize| {
+                let context = (row_class + lane_classes[lane]).clamp(0, self.contexts as i32 - 1) as usize;
+                let entry = self.entries[(context << p) | (x & slot_mask) as usize];
+                symbols[lane] = ((entry >> p) & value_mask) as u16;
+                (entry >> (32 - p)) * (x >> p) + (entry & slot_mask)
+            };
+            if let Some(window) = block.stream.get(position..position + 2 * LANES) {
+                // Enough words for any row: taking one is arithmetic, since nobody can foretell which lanes will.
+                let (words, _) = window.as_chunks::<2>();
+                let mut taken = 0;
+                for (lane, x) in states[..cols].iter_mut().enumerate() {
+                    let next = advance(*x, lane);
+                    let refilled = (next << 16) | u32::from(u16::from_le_bytes(words[taken % LANES]));
+                    let short = next < STATE_LOW;
+                    *x = if short { refilled } else { next };
+                    taken += usize::from(short);
+                }
+                position += 2 * taken;
+            } else {
+                for (lane, x) in states[..cols].iter_mut().enumerate() {
+                    *x = advance(*x, lane);
+                    if *x < STATE_LOW {
+                        let Some(&word) = block.stream.get(position..).and_then(|s| s.first_chunk()) else {
+                            return truncated("superblock stream", position);
+                        };
+                        *x = (*x << 16) | u32::from(u16::from_le_bytes(word));
+                        position += 2;
+                    }
                 }
             }
             if i < ready {
