@@ -2,7 +2,7 @@
 //! bitplanes of (possibly transformed) residuals, as bytes through the 64-lane coder.
 //!
 //! Every superblock stands for itself: samples outside it count as 0. What it chose stands in the side information at the start of
-//! its chunk; see `docs/format-integer.md`. A chunk is, for all its superblocks in order: side information, states, streams; behind
+//! its chunk; see `docs/format.md`, "Integer mode". A chunk is, for all its superblocks in order: side information, states, streams; behind
 //! the last chunk's streams stand the elements that fill no row of the view.
 //!
 //! Reading order: [`symbols`], which bytes a superblock codes and in which order; [`analysis`], how the encoder picks modes and

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::lanes::Geometry;
 use crate::wire::{Cursor, put_varint};
 
-/// Parameters of the integer mode: see `docs/format-integer.md`.
+/// Parameters of the integer mode: see `docs/format.md`, "Integer mode".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IntegerParams {
     /// The view. Elements have one byte, `block_rows` is a multiple of the tile.
