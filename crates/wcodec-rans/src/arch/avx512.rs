@@ -1,12 +1,12 @@
 //! AVX-512: a row is four vectors of sixteen states, lanes 0–15, 16–31 (even columns), 32–47, 48–63 (odd columns).
 //!
-//! Per row of 64 symbols there are some 80 vector instructions on two ports and four gathers, each worth 14 more: at one
-//! context that is what bounds two superblocks decoded together, about 62 cycles a row. With more contexts the tables
-//! outgrow the first-level cache. One superblock alone waits for its own chain, state → gather → multiply → compare →
-//! popcnt → words → state, some 80 cycles.
+//! By count, a row of 64 symbols is some 80 vector instructions on two ports and four gathers worth roughly 14 more each;
+//! that would explain the time of two superblocks decoded together at one context, about 62 cycles a row. More contexts
+//! take longer, most likely because 2^P·4 bytes of table each outgrow the first-level cache. One superblock alone also
+//! waits for its own chain, state → gather → multiply → compare → popcnt → words → state.
 //!
-//! Keeping contexts by row class in memory, instead of clamping them again for every row, was slower: it took more of the
-//! cache than the eight saved instructions gave.
+//! Keeping contexts by row class in memory, instead of clamping them again for every row, measured slower; whether for
+//! the cache it takes or for filling it was not told apart.
 #![expect(unsafe_code, reason = "vector loads, stores and gathers, and entry into functions compiled for AVX-512")]
 
 use std::arch::x86_64::*;
@@ -354,8 +354,8 @@ fn store_row<const OUT: u8>(
 }
 
 /// Asks for the lines that joining and storing `row` will want, `delay` rows later, and for words further on. Rows of a
-/// wide tensor lie on pages of their own, where no hardware prefetcher looks ahead. Without this, tensors beyond the
-/// caches took about a quarter longer; inside them it costs 4 %.
+/// wide tensor lie on pages of their own, where no hardware prefetcher looks ahead. Beyond the
+/// caches this measured faster, by an amount that a shared machine did not let us pin down; inside them it costs 2–6 %.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
 fn prefetch<const OUT: u8>(plan: &Plan, block: &Full<'_>, row: usize, position: usize, target: &Target<'_>) {

@@ -113,7 +113,7 @@ impl Backend {
         }
     }
 
-    /// Whether two superblocks decode faster together. AVX2 has too few registers for both.
+    /// Whether two superblocks decode faster together. AVX2 gained nothing: it lacks the registers for both.
     pub(crate) fn pairs(self) -> bool {
         self.isa() == Isa::Avx512
     }
