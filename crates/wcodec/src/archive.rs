@@ -380,9 +380,8 @@ impl Tensor<'_> {
                     let stride = cols.len() * element;
                     let to = (wanted.start - rows.start) * stride..(wanted.end - rows.start) * stride;
                     let stored = self.checked_chunk(chunk)?;
-                    lanes.decode_rect(
-                        chunk, stored, self.extents[chunk].offset, wanted, cols.clone(), &mut out[to], &mut scratch.lanes,
-                    )?;
+                    let (offset, part) = (self.extents[chunk].offset, [wanted, cols.clone()]);
+                    lanes.decode_rect(chunk, stored, offset, part, &mut out[to], &mut scratch.lanes)?;
                 }
                 Decoder::Integer(integer) if integer.params.geometry.cols == col_count as usize => {
                     let held = integer.params.geometry.chunk_rows(chunk);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use wcodec_container::TensorEntry;
-use wcodec_rans::superblock::{Classes, DecodeTables, Superblock, Target};
+use wcodec_rans::superblock::{Classes, DecodeTables, Job, Shape, Superblock, Target};
 use wcodec_rans::{LANES, TableSet};
 
 use super::low;
@@ -27,6 +27,17 @@ struct Sections {
     states: usize,
     low: usize,
     stream: usize,
+}
+
+/// A superblock of a chunk: its place in the view, and its bytes.
+struct Block<'a> {
+    rows: Range<usize>,
+    cols: Range<usize>,
+    shape: Shape,
+    classes: Classes<'a>,
+    coded: Superblock<'a>,
+    /// Packed low bits.
+    low: &'a [u8],
 }
 
 /// Buffers that a thread reuses from chunk to chunk.
@@ -93,15 +104,11 @@ impl LanesDecoder {
         Ok(Sections { raw: 0, states: raw, low: raw + states, stream: raw + states + lows })
     }
 
-    /// Decodes the superblocks of chunk `chunk` that `wanted` accepts; `place` says where a block's first element goes in `out` and
-    /// how many bytes lie between its rows.
-    fn decode_blocks(
-        &self, chunk: usize, bytes: &[u8], offset: u64, scratch: &mut Scratch,
-        mut wanted: impl FnMut(usize, usize) -> bool,
-        mut decode: impl FnMut(&DecodeTables, usize, usize, Classes<'_>, Superblock<'_>, &[u8]) -> Result<(), wcodec_rans::RansError>,
-    ) -> Result<usize> {
+    /// The superblocks of chunk `chunk` in order, and where the rest begins.
+    fn blocks<'b>(&'b self, chunk: usize, bytes: &'b [u8], offset: u64) -> Result<(Vec<Block<'b>>, usize)> {
         let g = &self.params.geometry;
         let mut at = self.sections(chunk, bytes.len(), offset)?;
+        let mut blocks = Vec::with_capacity(g.chunk_strips(chunk).len() * g.blocks_across());
         for strip in g.chunk_strips(chunk) {
             let rows = g.strip_rows(strip);
             let row_classes = self.params.row_classes.get(rows.clone()).unwrap_or(&self.zero_rows[..rows.len()]);
@@ -117,34 +124,29 @@ impl LanesDecoder {
                 let states = take(&mut at.states, shape.state_bytes());
                 let low = take(&mut at.low, self.low_block_len(rows.clone(), shape.cols()));
                 let stream = take(&mut at.stream, 4 * usize::from(entry.stream_words));
-                if !wanted(strip, block) {
-                    continue;
-                }
-                let low = self.dense_low(low, rows.clone(), shape.cols(), &mut scratch.low);
                 let classes = Classes {
                     rows: row_classes,
                     cols: self.params.col_classes.get(cols.clone()).unwrap_or(&self.zero_cols[..cols.len()]),
                 };
-                let superblock = Superblock { base: entry.base, patches: entry.patches, states, raw, stream };
-                decode(&self.tables, strip, block, classes, superblock, low)
-                    .map_err(|e| Error::rans(&self.tensor, offset, e))?;
+                let coded = Superblock { base: entry.base, patches: entry.patches, states, raw, stream };
+                blocks.push(Block { rows: rows.clone(), cols, shape, classes, coded, low });
             }
         }
-        Ok(at.stream)
+        Ok((blocks, at.stream))
     }
 
     /// The low bytes of a superblock, `low_bytes` per element.
-    fn dense_low<'b>(&self, packed: &'b [u8], rows: Range<usize>, cols: usize, scratch: &'b mut Vec<u8>) -> &'b [u8] {
-        let low_bytes = self.params.low_bytes();
+    fn dense_low<'b>(&self, block: &'b Block<'_>, scratch: &'b mut Vec<u8>) -> &'b [u8] {
+        let (low_bytes, cols) = (self.params.low_bytes(), block.cols.len());
         if self.params.low_bits.is_empty() {
-            return &packed[..rows.len() * cols * low_bytes];
+            return &block.low[..block.shape.elements() * low_bytes];
         }
-        scratch.resize(rows.len() * cols * low_bytes, 0);
+        scratch.resize(block.shape.elements() * low_bytes, 0);
         let mut from = 0;
-        for (row, out) in rows.zip(scratch.chunks_exact_mut(cols * low_bytes)) {
+        for (row, out) in block.rows.clone().zip(scratch.chunks_exact_mut(cols * low_bytes)) {
             let bits = self.params.row_low_bits(row);
             let len = low::row_len(cols, bits);
-            low::unpack_row(&packed[from..from + len], low_bytes, bits, out);
+            low::unpack_row(&block.low[from..from + len], low_bytes, bits, out);
             from += len;
         }
         scratch
@@ -156,44 +158,59 @@ impl LanesDecoder {
     ) -> Result<()> {
         let g = &self.params.geometry;
         let first_row = g.chunk_rows(chunk).start;
-        let (element_bytes, head_offset) = (g.element_bytes, self.params.low_bytes());
-        let rest_at = self.decode_blocks(chunk, bytes, offset, scratch, |_, _| true, |tables, strip, block, classes, superblock, low| {
-            let start = (g.strip_rows(strip).start - first_row) * g.row_bytes() + g.block_cols(block).start * element_bytes;
-            let target = Target { bytes: &mut out[start..], row_stride: g.row_bytes(), element_bytes, head_offset, low };
-            tables.decode(g.shape(strip, block), classes, superblock, target)
-        })?;
+        let (blocks, rest_at) = self.blocks(chunk, bytes, offset)?;
+        let (row_stride, element_bytes, head_offset) = (g.row_bytes(), g.element_bytes, self.params.low_bytes());
+        let start = |block: &Block<'_>| (block.rows.start - first_row) * row_stride + block.cols.start * element_bytes;
+        let decoded = if self.params.low_bits.is_empty() {
+            let jobs: Vec<Job<'_>> = blocks
+                .iter()
+                .map(|block| Job {
+                    shape: block.shape,
+                    classes: block.classes,
+                    block: block.coded,
+                    offset: start(block),
+                    low: &block.low[..block.shape.elements() * head_offset],
+                })
+                .collect();
+            self.tables.decode_batch(&jobs, Target { bytes: &mut *out, row_stride, element_bytes, head_offset, low: &[] })
+        } else {
+            blocks.iter().try_for_each(|block| {
+                let low = self.dense_low(block, &mut scratch.low);
+                let bytes = &mut out[start(block)..];
+                let target = Target { bytes, row_stride, element_bytes, head_offset, low };
+                self.tables.decode(block.shape, block.classes, block.coded, target)
+            })
+        };
+        decoded.map_err(|e| Error::rans(&self.tensor, offset, e))?;
         let whole_rows = g.chunk_rows(chunk).len() * g.row_bytes();
         out[whole_rows..].copy_from_slice(&bytes[rest_at..]);
         Ok(())
     }
 
-    /// Decodes the part of chunk `chunk` inside `rows` × `cols` of the view into `out`, a dense matrix of that rectangle.
+    /// Decodes the part of chunk `chunk` inside these rows and columns of the view into `out`, a dense matrix of that rectangle.
     pub(crate) fn decode_rect(
-        &self, chunk: usize, bytes: &[u8], offset: u64, rows: Range<usize>, cols: Range<usize>, out: &mut [u8],
-        scratch: &mut Scratch,
+        &self, chunk: usize, bytes: &[u8], offset: u64, [rows, cols]: [Range<usize>; 2], out: &mut [u8], scratch: &mut Scratch,
     ) -> Result<()> {
-        let g = &self.params.geometry;
-        let e = g.element_bytes;
+        let element_bytes = self.params.geometry.element_bytes;
         let overlaps = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;
-        let mut block_bytes = vec![0u8; g.block_rows * LANES * e];
-        let wanted = |strip, block| overlaps(&g.strip_rows(strip), &rows) && overlaps(&g.block_cols(block), &cols);
-        self.decode_blocks(chunk, bytes, offset, scratch, wanted, |tables, strip, block, classes, superblock, low| {
-            let (block_rows, block_cols) = (g.strip_rows(strip), g.block_cols(block));
-            let stride = block_cols.len() * e;
-            let target = Target {
-                bytes: &mut block_bytes[..block_rows.len() * stride],
-                row_stride: stride, element_bytes: e, head_offset: self.params.low_bytes(), low,
-            };
-            tables.decode(g.shape(strip, block), classes, superblock, target)?;
-            let shared = block_cols.start.max(cols.start)..block_cols.end.min(cols.end);
-            for row in block_rows.start.max(rows.start)..block_rows.end.min(rows.end) {
-                let from = (row - block_rows.start) * stride + (shared.start - block_cols.start) * e;
-                let to = ((row - rows.start) * cols.len() + shared.start - cols.start) * e;
-                let len = shared.len() * e;
-                out[to..to + len].copy_from_slice(&block_bytes[from..from + len]);
+        let mut decoded = vec![0u8; self.params.geometry.block_rows * LANES * element_bytes];
+        let (blocks, _) = self.blocks(chunk, bytes, offset)?;
+        for block in blocks.iter().filter(|b| overlaps(&b.rows, &rows) && overlaps(&b.cols, &cols)) {
+            let row_stride = block.cols.len() * element_bytes;
+            let low = self.dense_low(block, &mut scratch.low);
+            let bytes = &mut decoded[..block.rows.len() * row_stride];
+            let target = Target { bytes, row_stride, element_bytes, head_offset: self.params.low_bytes(), low };
+            self.tables
+                .decode(block.shape, block.classes, block.coded, target)
+                .map_err(|e| Error::rans(&self.tensor, offset, e))?;
+            let shared = block.cols.start.max(cols.start)..block.cols.end.min(cols.end);
+            for row in block.rows.start.max(rows.start)..block.rows.end.min(rows.end) {
+                let from = (row - block.rows.start) * row_stride + (shared.start - block.cols.start) * element_bytes;
+                let to = ((row - rows.start) * cols.len() + shared.start - cols.start) * element_bytes;
+                let len = shared.len() * element_bytes;
+                out[to..to + len].copy_from_slice(&decoded[from..from + len]);
             }
-            Ok(())
-        })?;
+        }
         Ok(())
     }
 }
