@@ -109,15 +109,22 @@ fn decode(archive: &Archive, lengths: &[usize], out: &mut [u8]) -> anyhow::Resul
         parts.push(part);
         rest = tail;
     }
-    parts.into_par_iter().enumerate().try_for_each(|(index, part)| archive.tensor_at(index)?.decode_into(part))?;
-    Ok(())
+    decode_tensors(archive, &mut parts)
+}
+
+/// Prepares the decoders of all tensors, which counts as decoding, and decodes.
+fn decode_tensors(archive: &Archive, outs: &mut [&mut [u8]]) -> anyhow::Result<()> {
+    let tensors =
+        (0..archive.len()).into_par_iter().map(|i| archive.tensor_at(i)).collect::<wcodec::Result<Vec<_>>>()?;
+    Ok(wcodec::decode_many(&tensors, outs)?)
 }
 
 /// What a loader does: opens the file and decodes every tensor into memory of its own.
 fn load(path: &Path) -> anyhow::Result<()> {
     let archive = Archive::open(path)?;
-    let tensors: Vec<Vec<u8>> =
-        (0..archive.len()).into_par_iter().map(|i| archive.tensor_at(i)?.decode()).collect::<Result<_, _>>()?;
+    let lengths = archive.container().directory().tensors.iter().map(|t| t.decoded_len as usize);
+    let mut tensors: Vec<Vec<u8>> = lengths.map(|len| vec![0; len]).collect();
+    decode_tensors(&archive, &mut tensors.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>())?;
     std::hint::black_box(tensors);
     Ok(())
 }
