@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use wcodec::{Level, ModeChoice, Report};
+use wcodec::{Level, Report};
 
 use crate::tensors::Tensor;
 use crate::workspace;
@@ -116,9 +116,8 @@ impl Run {
         for backend in self.backends.iter().skip(1) {
             if let Err(why) = backend.check(folder.path()) {
                 // Which archive it was stands in the message.
-                let setting = Setting { mode: ModeChoice::Auto, level: Level::Default };
                 self.failures += 1;
-                self.table.fail(backend.name(), setting);
+                self.table.fail(backend.name(), Setting::USUAL);
                 save(source, &source.name)?;
                 eprintln!("FAILED {}: {why:#}", source.name);
             }
@@ -131,8 +130,9 @@ impl Run {
 
     fn setting(&self, source: &Source, setting: Setting, folder: &Path) -> Result<Report> {
         let output = folder.join(setting.name()).with_extension("wcodec");
-        let usual = setting == Setting { mode: ModeChoice::Auto, level: Level::Default };
-        let pools = if source.all_threads || usual { &self.pools[..] } else { &self.pools[..1] };
+        // The level decides what is searched, not how work is shared: one level is enough to compare threads.
+        let compared = setting == Setting::USUAL || source.all_threads && setting.level == Level::Default;
+        let pools = if compared { &self.pools[..] } else { &self.pools[..1] };
         let report = checks::compress(&folder.join(INPUT), &output, setting, pools)?;
         checks::report(&report, source, setting)?;
         self.pools[0].install(|| checks::archive(&output, source))?;

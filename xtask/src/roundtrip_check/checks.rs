@@ -17,22 +17,47 @@ use crate::tensors::Tensor;
 pub(crate) struct Setting {
     pub(crate) mode: ModeChoice,
     pub(crate) level: Level,
+    /// Rows of a superblock.
+    rows: usize,
+    progressive: bool,
 }
 
 impl Setting {
-    /// Every mode at every level.
+    /// What an encoder does when it is told nothing.
+    pub(crate) const USUAL: Self = Self::new(ModeChoice::Auto, Level::Default);
+
+    /// Every mode at every level, and what else there is to choose.
     pub(crate) fn all() -> Vec<Self> {
         use ModeChoice::{Auto, Float, Int, Store, Zstd};
         let levels = [Level::Fast, Level::Default, Level::Max];
-        [Auto, Float, Int, Zstd, Store]
-            .into_iter()
-            .flat_map(|mode| levels.map(|level| Self { mode, level }))
-            .collect()
+        let modes = [Auto, Float, Int, Zstd, Store].into_iter();
+        let mut all: Vec<Self> = modes.flat_map(|mode| levels.map(|level| Self::new(mode, level))).collect();
+        all.extend([16, 48, 512].map(|rows| Self { rows, ..Self::new(Float, Level::Fast) }));
+        all.extend([16, 512].map(|rows| Self { rows, ..Self::new(Int, Level::Default) }));
+        all.push(Self { progressive: true, ..Self::USUAL });
+        all
+    }
+
+    const fn new(mode: ModeChoice, level: Level) -> Self {
+        Self { mode, level, rows: 64, progressive: false }
     }
 
     /// `auto-default`, for files and messages.
     pub(crate) fn name(self) -> String {
-        format!("{:?}-{:?}", self.mode, self.level).to_lowercase()
+        let rows = if self.rows == 64 { String::new() } else { format!("-{}-rows", self.rows) };
+        let progressive = if self.progressive { "-progressive" } else { "" };
+        format!("{:?}-{:?}{rows}{progressive}", self.mode, self.level).to_lowercase()
+    }
+
+    fn options(self) -> EncodeOptions {
+        EncodeOptions {
+            mode: self.mode,
+            level: self.level,
+            superblock_rows: self.rows,
+            progressive: self.progressive,
+            overwrite: true,
+            ..EncodeOptions::default()
+        }
     }
 
     /// Whether a tensor may come out in `mode`.
@@ -40,8 +65,9 @@ impl Setting {
         match self.mode {
             ModeChoice::Store => mode == Mode::Store,
             ModeChoice::Zstd => matches!(mode, Mode::Store | Mode::Zstd),
-            ModeChoice::Float => matches!(mode, Mode::Store | Mode::Plain | Mode::Lanes),
-            ModeChoice::Int => matches!(mode, Mode::Store | Mode::Plain | Mode::Integer),
+            ModeChoice::Float => matches!(mode, Mode::Store | Mode::Plain | Mode::Lanes | Mode::Pooled),
+            // Contexts on the samples themselves are the integer mode without a transform.
+            ModeChoice::Int => matches!(mode, Mode::Store | Mode::Lanes | Mode::Integer),
             _ => true,
         }
     }
@@ -49,8 +75,7 @@ impl Setting {
 
 /// Compresses `input` to `output` in each of the pools, and checks that all write the same bytes.
 pub(crate) fn compress(input: &Path, output: &Path, setting: Setting, pools: &[ThreadPool]) -> Result<Report> {
-    let options =
-        EncodeOptions { mode: setting.mode, level: setting.level, overwrite: true, ..EncodeOptions::default() };
+    let options = setting.options();
     let mut first: Option<(Report, u32)> = None;
     for pool in pools {
         let report = pool.install(|| wcodec::compress(input, output, &options, &())).context("compress")?;
@@ -69,14 +94,19 @@ pub(crate) fn compress(input: &Path, output: &Path, setting: Setting, pools: &[T
     Ok(report)
 }
 
+/// Most bytes that a blob of pooled tensors takes beyond their own.
+const POOL_LENGTHS: u64 = 40;
+
 /// Checks what the encoder reported.
 pub(crate) fn report(report: &Report, source: &Source, setting: Setting) -> Result<()> {
     ensure!(report.tensors.len() == source.tensors.len(), "reported {} tensors", report.tensors.len());
     ensure!(report.decoded_bytes == source.bytes.len() as u64, "reported {} bytes", report.decoded_bytes);
     for tensor in &report.tensors {
         ensure!(setting.allows(tensor.mode), "tensor {}: coded as {}", tensor.name, tensor.mode);
+        // Pooled tensors lie in the directory, in blobs with a few lengths in front.
+        let more = if tensor.mode == Mode::Pooled { POOL_LENGTHS } else { 0 };
         ensure!(
-            tensor.stored_bytes <= tensor.decoded_bytes,
+            tensor.stored_bytes <= tensor.decoded_bytes + more,
             "tensor {}: {} bytes became {} ({})",
             tensor.name,
             tensor.decoded_bytes,

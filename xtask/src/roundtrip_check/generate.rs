@@ -19,7 +19,7 @@ pub(crate) struct Source {
     pub(crate) name: String,
     pub(crate) bytes: Vec<u8>,
     pub(crate) tensors: Vec<Tensor>,
-    /// Whether every setting is tried with every number of threads, or only the default one.
+    /// Whether more settings than the usual one are tried with every number of threads.
     pub(crate) all_threads: bool,
 }
 
