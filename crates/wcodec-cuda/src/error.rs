@@ -79,6 +79,24 @@ pub enum CudaError {
         /// The greatest possible value.
         limit: u64,
     },
+    /// The parts of a compressed tensor do not fit each other.
+    #[error("compressed tensor: {what}")]
+    Inconsistent {
+        /// The part that does not fit.
+        what: &'static str,
+    },
+    /// A superblock's stream ends before its last symbol.
+    #[error("superblock {superblock}: its stream is too short")]
+    TruncatedSuperblock {
+        /// Its number within the tensor, row by row.
+        superblock: u64,
+    },
+    /// A superblock holds what no encoder writes.
+    #[error("superblock {superblock}: corrupt")]
+    CorruptSuperblock {
+        /// Its number within the tensor, row by row.
+        superblock: u64,
+    },
     /// A buffer, an event and a stream that are used together belong to different devices.
     #[error("{what} belongs to another device than the stream")]
     OtherDevice {

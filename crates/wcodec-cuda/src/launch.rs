@@ -13,11 +13,13 @@ use crate::crc::Plan;
 use crate::{CudaError, DeviceInfo};
 
 mod context;
+mod lanes;
 mod memory;
 mod stream;
 
 use context::Function;
 pub use context::{CudaContext, Current};
+pub(crate) use lanes::{BLOCK_BYTES, Resident, Uploaded, decode_lanes};
 pub use memory::{DeviceBuffer, DeviceSlice, DeviceSliceMut, PinnedBuffer};
 pub use stream::{Event, Stream};
 
@@ -38,7 +40,7 @@ pub fn copy_floor(stream: &Stream, input: DeviceSlice<'_>, output: DeviceSliceMu
         return Ok(());
     }
     let function = stream.context().function(&wcodec_kernels::COPY_FLOOR, c"wcodec_copy_floor")?;
-    let grid = Grid { blocks: grid_size("the number of tiles", tiles)?, threads: COPY_FLOOR_THREADS };
+    let grid = Grid { blocks: grid_size("the number of tiles", tiles)?, threads: COPY_FLOOR_THREADS, shared: 0 };
     let (mut input, mut output, mut in_vectors, mut out_vectors) =
         (input.address(), output.address(), in_vectors, out_vectors);
     let mut parameters = [
@@ -86,7 +88,7 @@ pub(crate) fn crc32(stream: &Stream, buffers: &[DeviceSlice<'_>], plan: &Plan) -
     let results = DeviceBuffer::from_host(stream, &presets)?;
     let warps_per_block = CRC32_THREADS / 32;
     let blocks = count.div_ceil(warps_per_block).min(crc32_blocks(stream.context().device()));
-    let grid = Grid { blocks, threads: CRC32_THREADS };
+    let grid = Grid { blocks, threads: CRC32_THREADS, shared: 0 };
     let (mut segments_at, mut count, mut results_at) = (segments.address(), count, results.address());
     let mut parameters = [(&raw mut segments_at).cast(), (&raw mut count).cast(), (&raw mut results_at).cast()];
     // SAFETY: the parameters have the types that crc32.cu declares. `segments` holds `count` of its structures, each a range
@@ -112,11 +114,13 @@ const CRC32_BLOCKS_PER_SM: u32 = 3;
 /// `struct Segment` of crc32.cu.
 const SEGMENT_BYTES: usize = 24;
 
-/// The shape of a launch: one-dimensional blocks, no dynamic shared memory.
+/// The shape of a launch: one-dimensional blocks.
 #[derive(Clone, Copy)]
 struct Grid {
     blocks: u32,
     threads: u32,
+    /// Bytes of dynamic shared memory of a block.
+    shared: u32,
 }
 
 /// Queues a kernel.
@@ -143,7 +147,7 @@ unsafe fn launch(
             grid.threads,
             1,
             1,
-            0,
+            grid.shared,
             stream.raw(),
             parameters.as_mut_ptr(),
             std::ptr::null_mut(),
@@ -195,6 +199,10 @@ mod tests {
         let crc32 = text(&wcodec_kernels::CRC32);
         assert!(crc32.contains(&format!(".maxntid {CRC32_THREADS}, 1, 1")));
         assert!(crc32.contains(&format!(".minnctapersm {CRC32_BLOCKS_PER_SM}")));
+        for module in lanes::FAST_MODULES {
+            assert!(text(module).contains(&format!(".maxntid {}, 1, 1", lanes::FAST_THREADS)), "{}", module.name);
+        }
+        assert!(text(&wcodec_kernels::LANES_ANY).contains(&format!(".maxntid {}, 1, 1", lanes::ANY_THREADS)));
         assert!(text(&wcodec_kernels::COPY_FLOOR).contains(&format!(".maxntid {COPY_FLOOR_THREADS}, 1, 1")));
     }
 

@@ -16,5 +16,52 @@ pub const CRC32: Module = Module {
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/crc32.compute_80.ptx") }],
 };
 
+/// `kernels/lanes_8bit.cu`.
+pub const LANES_8BIT: Module = Module {
+    name: "lanes_8bit",
+    source_sha256: "b6abb878e122f808ed68324c365bac8668a243ffcc0b84781b93c5fc2d1edfb1",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_8bit.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_8bit.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_any.cu`.
+pub const LANES_ANY: Module = Module {
+    name: "lanes_any",
+    source_sha256: "e882e78dc93c54f354917e7f269e3f80ba7265655053d2dec55d2f2bd71cbd9f",
+    variants: &[Ptx { arch: 80, text: include_str!("../ptx/lanes_any.compute_80.ptx") }],
+};
+
+/// `kernels/lanes_bf16.cu`.
+pub const LANES_BF16: Module = Module {
+    name: "lanes_bf16",
+    source_sha256: "bd4fb58f0926e96f958c8bb1d8337690a3ae197aae517ae1adbfcda62825ec69",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_bf16.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_bf16.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_f16.cu`.
+pub const LANES_F16: Module = Module {
+    name: "lanes_f16",
+    source_sha256: "69fb048473496d2bc52767528115acf64ee70c49f23cccfec495b8dbef955f4f",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_f16.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_f16.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_f32.cu`.
+pub const LANES_F32: Module = Module {
+    name: "lanes_f32",
+    source_sha256: "698508b7104467fc9ecedbd3639b277513387cd16a14c2dae8a7f611b8dcfdc9",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_f32.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_f32.compute_90.ptx") },
+    ],
+};
+
 /// Every module.
-pub const ALL: &[Module] = &[COPY_FLOOR, CRC32];
+pub const ALL: &[Module] = &[COPY_FLOOR, CRC32, LANES_8BIT, LANES_ANY, LANES_BF16, LANES_F16, LANES_F32];

@@ -28,6 +28,8 @@ struct Inner {
 struct Loaded {
     modules: HashMap<&'static str, Handle<sys::CUmodule>>,
     functions: HashMap<&'static CStr, Function>,
+    /// Most dynamic shared memory of a block, once asked for.
+    shared_memory: Option<u32>,
 }
 
 /// A driver handle. The driver's functions may be called from any thread.
@@ -121,6 +123,43 @@ impl CudaContext {
         check("cuModuleGetFunction", unsafe { sys::cuModuleGetFunction(&mut raw, handle.0, name.as_ptr()) })?;
         let function = Function(Handle(raw));
         loaded.functions.insert(name, function);
+        Ok(function)
+    }
+
+    /// The most shared memory, in bytes, that a block of this device can ask for.
+    pub(super) fn shared_memory(&self) -> Result<u32, CudaError> {
+        let mut loaded = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = loaded.shared_memory {
+            return Ok(bytes);
+        }
+        let _current = self.enter()?;
+        let (mut device, mut bytes) = (0, 0);
+        // SAFETY: writes one number.
+        check("cuCtxGetDevice", unsafe { sys::cuCtxGetDevice(&mut device) })?;
+        let attribute = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        // SAFETY: writes one number.
+        check("cuDeviceGetAttribute", unsafe { sys::cuDeviceGetAttribute(&mut bytes, attribute, device) })?;
+        let bytes = u32::try_from(bytes).unwrap_or(0);
+        loaded.shared_memory = Some(bytes);
+        Ok(bytes)
+    }
+
+    /// As [`CudaContext::function`], for a kernel that may be launched with all of [`CudaContext::shared_memory`].
+    pub(super) fn function_with_shared_memory(
+        &self,
+        module: &Module,
+        name: &'static CStr,
+    ) -> Result<Function, CudaError> {
+        let known = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner).functions.get(name).copied();
+        if let Some(function) = known {
+            return Ok(function);
+        }
+        let bytes = self.shared_memory()?;
+        let function = self.function(module, name)?;
+        let _current = self.enter()?;
+        let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: the function belongs to a module loaded in the current context.
+        check("cuFuncSetAttribute", unsafe { sys::cuFuncSetAttribute(function.raw(), attribute, bytes as i32) })?;
         Ok(function)
     }
 }

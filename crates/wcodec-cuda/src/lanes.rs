@@ -1,0 +1,363 @@
+//! Tensors in lanes mode: kept compressed in device memory, decoded into device memory.
+
+use wcodec_rans::superblock::{GROUP_ROWS, PATCH_BYTES, PLAIN_STATES, Shape};
+use wcodec_rans::{HeadLayout, LANES, TableSet};
+
+use crate::launch::{self, BLOCK_BYTES, Resident, Uploaded};
+use crate::{CudaContext, CudaError, DeviceSliceMut, Stream};
+
+/// The parts of a compressed tensor, in host memory.
+///
+/// The tensor is seen as `rows` × `cols` elements and `rest` bytes behind them, cut into strips of `block_rows` rows and those
+/// into superblocks of 64 columns. A chunk holds `strips_per_chunk` strips: of all their superblocks, strip by strip, first
+/// the raw fields, then the states, then the low bits, then the streams; the last chunk ends with the rest.
+#[derive(Clone, Copy, Debug)]
+pub struct LanesTensor<'a> {
+    /// The split of heads.
+    pub layout: HeadLayout,
+    /// Bytes of an element, at least those of a head.
+    pub element_bytes: usize,
+    /// Rows of the view.
+    pub rows: usize,
+    /// Columns of the view.
+    pub cols: usize,
+    /// Bytes behind the last whole row.
+    pub rest: usize,
+    /// Rows of a superblock, 1 to 512; those of the last strip may be fewer.
+    pub block_rows: usize,
+    /// Strips of a chunk; those of the last chunk may be fewer.
+    pub strips_per_chunk: usize,
+    /// Frequency tables.
+    pub tables: &'a TableSet,
+    /// One class per row, or empty: all are 0.
+    pub row_classes: &'a [u8],
+    /// One class per column, or empty: all are 0.
+    pub col_classes: &'a [i8],
+    /// Stored bits of the bytes below the head, per row; or empty: all of them.
+    pub low_bits: &'a [u8],
+    /// The index, strip by strip.
+    pub blocks: &'a [BlockEntry],
+    /// The bytes of every chunk.
+    pub chunks: &'a [&'a [u8]],
+}
+
+/// What the index says of one superblock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockEntry {
+    /// Length of the stream in 32-bit words.
+    pub stream_words: u16,
+    /// State base.
+    pub base: u8,
+    /// Patches at the end of the stream.
+    pub patches: u16,
+}
+
+/// A compressed tensor in device memory.
+///
+/// It takes the compressed bytes and, for each superblock, 32 bytes: 0.4 % of the decoded size for superblocks of 64 rows in
+/// BF16. Decoding needs no memory beside it and the output.
+#[derive(Debug)]
+pub struct DeviceTensor {
+    resident: Resident,
+}
+
+impl DeviceTensor {
+    /// Checks that the parts fit each other and copies them to the device. Waits for the stream.
+    ///
+    /// # Errors
+    /// [`CudaError::Inconsistent`] for parts that do not fit each other, [`CudaError::CorruptSuperblock`] where the index
+    /// already says so, [`CudaError::TooLarge`] for more than 16 GiB of compressed bytes or tables larger than a block's
+    /// shared memory, [`CudaError::OutOfDeviceMemory`], [`CudaError::Call`].
+    pub fn upload(stream: &Stream, tensor: &LanesTensor<'_>) -> Result<Self, CudaError> {
+        Ok(Self { resident: Resident::upload(stream, prepare(tensor)?)? })
+    }
+
+    /// Bytes of the decoded tensor.
+    pub fn decoded_bytes(&self) -> usize {
+        self.resident.decoded_bytes()
+    }
+
+    /// Bytes of device memory that the tensor takes.
+    pub fn device_bytes(&self) -> usize {
+        self.resident.device_bytes()
+    }
+
+    /// Waits for the stream and says whether all decoding of this tensor so far went well. A failure stays: compressed bytes
+    /// do not heal.
+    ///
+    /// # Errors
+    /// [`CudaError::TruncatedSuperblock`] or [`CudaError::CorruptSuperblock`] for the first superblock in error,
+    /// [`CudaError::Call`].
+    pub fn check(&self, stream: &Stream) -> Result<(), CudaError> {
+        const TRUNCATED: u32 = 1;
+        match self.resident.status(stream)? {
+            None => Ok(()),
+            Some((superblock, TRUNCATED)) => Err(CudaError::TruncatedSuperblock { superblock }),
+            Some((superblock, _)) => Err(CudaError::CorruptSuperblock { superblock }),
+        }
+    }
+}
+
+/// Decodes tensors on one device.
+///
+/// ```
+/// use wcodec_cuda::{BlockEntry, CudaContext, CudaDecoder, DeviceBuffer, DeviceTensor, LanesTensor, Stream};
+/// use wcodec_rans::superblock::{Classes, Encoder, Shape};
+/// use wcodec_rans::{HeadLayout, TableSet};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // One superblock of 64 rows of BF16.
+/// let layout = HeadLayout::new(16, 6, true)?;
+/// let heads: Vec<u16> = (0..64 * 64u32).map(|i| 0x3c00 | (i.wrapping_mul(2654435761) >> 20) as u16 & 0x83ff).collect();
+/// let mut counts = vec![vec![0u64; 512]];
+/// heads.iter().for_each(|&h| counts[0][usize::from(layout.coded(h))] += 1);
+/// let tables = TableSet::from_counts(10, &counts)?;
+/// let classes = Classes { rows: &[0; 64], cols: &[0; 64] };
+/// let packed = Encoder::new(layout, &tables)?.encode(&heads, Shape::new(64, 64)?, classes)?;
+/// let chunk = [packed.raw, packed.states, packed.stream.clone()].concat();
+///
+/// # let Ok(context) = CudaContext::new(0) else { return Ok(()) };
+/// let stream = Stream::new(&context)?;
+/// let tensor = DeviceTensor::upload(&stream, &LanesTensor {
+///     layout,
+///     element_bytes: 2,
+///     rows: 64,
+///     cols: 64,
+///     rest: 0,
+///     block_rows: 64,
+///     strips_per_chunk: 1,
+///     tables: &tables,
+///     row_classes: &[],
+///     col_classes: &[],
+///     low_bits: &[],
+///     blocks: &[BlockEntry { stream_words: (packed.stream.len() / 4) as u16, base: packed.base, patches: packed.patches }],
+///     chunks: &[&chunk],
+/// })?;
+/// let mut out = DeviceBuffer::new(&context, tensor.decoded_bytes())?;
+/// CudaDecoder::new(&context).decode(&tensor, out.as_slice_mut(), &stream)?;
+/// tensor.check(&stream)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct CudaDecoder {
+    context: CudaContext,
+}
+
+impl CudaDecoder {
+    /// A decoder for tensors on this device. Its kernels are loaded when they are first needed (below a second, once per process;
+    /// the driver keeps the compiled form on disk).
+    pub fn new(context: &CudaContext) -> Self {
+        Self { context: context.clone() }
+    }
+
+    /// The device's context.
+    pub fn context(&self) -> &CudaContext {
+        &self.context
+    }
+
+    /// Queues the decoding of `tensor` into the first [`DeviceTensor::decoded_bytes`] of `out`. Whether the bytes were in order is
+    /// known later: [`DeviceTensor::check`].
+    ///
+    /// Fastest where `out` and the rows of the view begin at multiples of two elements.
+    ///
+    /// # Errors
+    /// [`CudaError::OutOfRange`] when `out` is too short, [`CudaError::OtherDevice`], and what the driver reports.
+    pub fn decode(&self, tensor: &DeviceTensor, out: DeviceSliceMut<'_>, stream: &Stream) -> Result<(), CudaError> {
+        launch::decode_lanes(stream, &mut [(&tensor.resident, out)])
+    }
+
+    /// Queues the decoding of many tensors, up to 32 with a common split of heads in one launch: for small tensors this is much
+    /// faster than one after the other.
+    ///
+    /// # Errors
+    /// As [`CudaDecoder::decode`]; nothing is queued then unless the driver itself fails.
+    pub fn decode_batch<'a>(
+        &self,
+        items: impl IntoIterator<Item = (&'a DeviceTensor, DeviceSliceMut<'a>)>,
+        stream: &Stream,
+    ) -> Result<(), CudaError> {
+        let mut items: Vec<_> = items.into_iter().map(|(tensor, out)| (&tensor.resident, out)).collect();
+        launch::decode_lanes(stream, &mut items)
+    }
+}
+
+fn inconsistent<T>(what: &'static str) -> Result<T, CudaError> {
+    Err(CudaError::Inconsistent { what })
+}
+
+/// Checks the parts and lays them out for the kernels.
+fn prepare(t: &LanesTensor<'_>) -> Result<Uploaded, CudaError> {
+    let layout = t.layout;
+    if !matches!(t.element_bytes, 1 | 2 | 4 | 8) || t.element_bytes < layout.bytes() {
+        return inconsistent("elements have 1, 2, 4 or 8 bytes and hold a head");
+    }
+    if t.rows == 0 || t.cols == 0 || t.strips_per_chunk == 0 || Shape::new(t.block_rows, 1).is_err() {
+        return inconsistent("the view is empty, or a superblock has not 1 to 512 rows");
+    }
+    let fits = |n: usize| u32::try_from(n).is_ok_and(|n| n <= i32::MAX as u32);
+    if !fits(t.rows) || !fits(t.cols.saturating_mul(t.element_bytes)) {
+        return inconsistent("more rows, or bytes of a row, than 2^31 - 1");
+    }
+    for (len, expected, what) in [
+        (t.row_classes.len(), t.rows, "one row class per row"),
+        (t.col_classes.len(), t.cols, "one column class per column"),
+        (t.low_bits.len(), t.rows, "low bits for every row"),
+    ] {
+        if len != 0 && len != expected {
+            return inconsistent(what);
+        }
+    }
+    let low_bytes = t.element_bytes - layout.bytes();
+    if t.low_bits.iter().any(|&bits| usize::from(bits) > 8 * low_bytes) {
+        return inconsistent("low bits of a row do not fit below the head");
+    }
+    let (strips, across) = (t.rows.div_ceil(t.block_rows), t.cols.div_ceil(LANES));
+    let count = strips.saturating_mul(across);
+    if t.blocks.len() != count || t.chunks.len() != strips.div_ceil(t.strips_per_chunk) {
+        return inconsistent("index or chunks do not match the view");
+    }
+    const MOST_BLOCKS: usize = 1 << 29;
+    if count > MOST_BLOCKS {
+        return Err(CudaError::TooLarge {
+            what: "the number of superblocks",
+            value: count as u64,
+            limit: MOST_BLOCKS as u64,
+        });
+    }
+    let (symbols, contexts, table_bits) = symbols(t)?;
+
+    // As in the kernels: a raw code of one bit needs two groups for two halfwords.
+    let group = if layout.raw_bits() == 1 { 2 * GROUP_ROWS } else { GROUP_ROWS };
+    // The fast path's table entries have room for every coded field, not only for those in the alphabet.
+    let has_fast_path = Resident::has_fast_path(layout, t.element_bytes)
+        && t.low_bits.is_empty()
+        && 2 * table_bits + layout.coded_bits() <= 32;
+    let mut payload = Vec::with_capacity(t.chunks.iter().map(|chunk| chunk.len() + 16).sum());
+    let (mut fast, mut others) = (Vec::with_capacity(count * BLOCK_BYTES), Vec::new());
+    let mut rest_at = 0;
+    for (chunk, bytes) in t.chunks.iter().enumerate() {
+        let first = chunk * t.strips_per_chunk;
+        let strips = first..(first + t.strips_per_chunk).min(strips);
+        let shape = |strip: usize, block: usize| {
+            let rows = t.block_rows.min(t.rows - strip * t.block_rows);
+            Shape::new(rows, LANES.min(t.cols - block * LANES)).or(inconsistent("a superblock's shape"))
+        };
+        let low_len = |strip: usize, cols: usize| -> usize {
+            let rows = strip * t.block_rows..((strip + 1) * t.block_rows).min(t.rows);
+            let len: usize = match t.low_bits.get(rows.clone()) {
+                Some(bits) if !bits.is_empty() => bits.iter().map(|&b| (cols * usize::from(b)).div_ceil(8)).sum(),
+                _ => rows.len() * cols * low_bytes,
+            };
+            len.next_multiple_of(4)
+        };
+        let (mut raw, mut states, mut low) = (0, 0, 0);
+        for strip in strips.clone() {
+            for block in 0..across {
+                let shape = shape(strip, block)?;
+                raw += shape.raw_bytes(layout);
+                states += shape.state_bytes();
+                low += low_len(strip, shape.cols());
+            }
+        }
+        let begin = payload.len();
+        let (mut raw_at, mut states_at, mut low_at, mut stream_at) =
+            (begin, begin + raw, begin + raw + states, begin + raw + states + low);
+        for strip in strips {
+            for block in 0..across {
+                let shape = shape(strip, block)?;
+                let number = strip * across + block;
+                let entry = t.blocks[number];
+                // A raw field of two halfwords is what travels in states.
+                let carries = carries(shape, layout);
+                let stream_bytes = 4 * usize::from(entry.stream_words);
+                if (!carries && entry.base != PLAIN_STATES) || usize::from(entry.patches) * PATCH_BYTES > stream_bytes {
+                    return Err(CudaError::CorruptSuperblock { superblock: number as u64 });
+                }
+                let is_fast = has_fast_path && shape.cols() == LANES && shape.rows().is_multiple_of(group);
+                let to = if is_fast { &mut fast } else { &mut others };
+                for at in [raw_at, states_at, low_at, stream_at] {
+                    to.extend_from_slice(&words_at(at)?.to_ne_bytes());
+                }
+                to.extend_from_slice(&entry.stream_words.to_ne_bytes());
+                to.extend_from_slice(&[entry.base, shape.cols() as u8]);
+                to.extend_from_slice(&entry.patches.to_ne_bytes());
+                to.extend_from_slice(&(shape.rows() as u16).to_ne_bytes());
+                to.extend_from_slice(&((strip * t.block_rows) as u32).to_ne_bytes());
+                to.extend_from_slice(&((block * LANES) as u32).to_ne_bytes());
+                raw_at += shape.raw_bytes(layout);
+                states_at += shape.state_bytes();
+                low_at += low_len(strip, shape.cols());
+                stream_at += stream_bytes;
+            }
+        }
+        rest_at = stream_at;
+        let rest = if chunk + 1 == t.chunks.len() { t.rest } else { 0 };
+        if stream_at - begin + rest != bytes.len() {
+            return inconsistent("the sections of a chunk do not fill its bytes");
+        }
+        payload.extend_from_slice(bytes);
+        payload.resize(payload.len().next_multiple_of(16), 0);
+    }
+    let fast_blocks = (fast.len() / BLOCK_BYTES) as u32;
+    fast.append(&mut others);
+    Ok(Uploaded {
+        layout,
+        element_bytes: t.element_bytes,
+        rows: t.rows,
+        cols: t.cols,
+        rest: t.rest,
+        rest_at,
+        block_rows: t.block_rows,
+        contexts,
+        table_bits,
+        payload,
+        blocks: fast,
+        fast_blocks,
+        all_blocks: count as u32,
+        symbols,
+        row_classes: t.row_classes.to_vec(),
+        col_classes: t.col_classes.iter().map(|&class| class as u8).collect(),
+        low_bits: t.low_bits.to_vec(),
+    })
+}
+
+/// Whether the last two halfwords of raw field travel in the states.
+fn carries(shape: Shape, layout: HeadLayout) -> bool {
+    let raw = layout.raw_bits() as usize;
+    raw * (shape.rows() / GROUP_ROWS) + (raw * (shape.rows() % GROUP_ROWS)).div_ceil(16) >= 2
+}
+
+fn words_at(bytes: usize) -> Result<u32, CudaError> {
+    let limit = 4 * u64::from(u32::MAX);
+    u32::try_from(bytes / 4).map_err(|_| CudaError::TooLarge {
+        what: "the size of the compressed tensor",
+        value: bytes as u64,
+        limit,
+    })
+}
+
+/// `struct Symbol`s of lanes.cuh, K and P.
+fn symbols(t: &LanesTensor<'_>) -> Result<(Vec<u8>, usize, u32), CudaError> {
+    let (contexts, table_bits) = (t.tables.contexts(), t.tables.table_bits());
+    let coded = t.layout.coded_bits();
+    if t.tables.values().iter().any(|&value| u32::from(value) >> coded != 0) {
+        return inconsistent("a table's values do not fit the coded field");
+    }
+    if contexts << table_bits > 1 << 15 {
+        return inconsistent("more than 2^15 table entries");
+    }
+    let mut symbols = Vec::new();
+    for (context, table) in t.tables.tables().iter().enumerate() {
+        let mut entry = context << table_bits;
+        for (&freq, &value) in table.freqs().iter().zip(t.tables.values()) {
+            if freq != 0 {
+                for half in [entry as u16, freq, value, 0] {
+                    symbols.extend_from_slice(&half.to_ne_bytes());
+                }
+                entry += usize::from(freq);
+            }
+        }
+    }
+    Ok((symbols, contexts, table_bits))
+}

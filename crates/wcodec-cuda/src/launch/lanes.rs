@@ -1,0 +1,293 @@
+//! Launches of the lanes kernels: the host's half of `kernels/lanes.cuh`.
+
+use std::ffi::CStr;
+
+use cust::sys;
+use wcodec_kernels::Module;
+use wcodec_rans::HeadLayout;
+
+use super::memory::{DeviceBuffer, DeviceSliceMut};
+use super::{Grid, check, grid_size, launch, same_device, stream::Stream};
+use crate::CudaError;
+
+/// A tensor's parts as the kernels want them, all of them checked: every superblock's sections lie inside `payload`, its
+/// rows and columns inside the view, every symbol's slots inside the tables.
+#[derive(Debug)]
+pub(crate) struct Uploaded {
+    pub(crate) layout: HeadLayout,
+    pub(crate) element_bytes: usize,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    /// Bytes behind the last whole row, at the end of `payload` before its padding.
+    pub(crate) rest: usize,
+    /// Where they begin in `payload`.
+    pub(crate) rest_at: usize,
+    pub(crate) block_rows: usize,
+    pub(crate) contexts: usize,
+    pub(crate) table_bits: u32,
+    pub(crate) payload: Vec<u8>,
+    /// `struct Block`s, those of the fast path first.
+    pub(crate) blocks: Vec<u8>,
+    /// How many of them the fast path takes.
+    pub(crate) fast_blocks: u32,
+    pub(crate) all_blocks: u32,
+    /// `struct Symbol`s.
+    pub(crate) symbols: Vec<u8>,
+    pub(crate) row_classes: Vec<u8>,
+    pub(crate) col_classes: Vec<u8>,
+    pub(crate) low_bits: Vec<u8>,
+}
+
+/// `struct Block` of lanes.cuh.
+pub(crate) const BLOCK_BYTES: usize = 32;
+/// `struct Symbol`.
+const SYMBOL_BYTES: usize = 8;
+/// `struct Tensor`.
+const TENSOR_WORDS: usize = 26;
+/// `MAX_TENSORS`.
+const MAX_TENSORS: usize = 32;
+/// `LANES_THREADS`.
+pub(super) const FAST_THREADS: u32 = 1024;
+/// `WARP_BYTES`: ring, mirror, row classes.
+const FAST_WARP_BYTES: u32 = 2048 + 512 + 128;
+pub(super) const ANY_THREADS: u32 = 512;
+
+/// Modules of the fast path.
+#[cfg(test)]
+pub(super) const FAST_MODULES: [&Module; 4] = [
+    &wcodec_kernels::LANES_BF16,
+    &wcodec_kernels::LANES_F16,
+    &wcodec_kernels::LANES_F32,
+    &wcodec_kernels::LANES_8BIT,
+];
+
+/// A kernel of the family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Kernel {
+    name: &'static CStr,
+    module: &'static Module,
+}
+
+const ANY: Kernel = Kernel { name: c"wcodec_lanes_any", module: &wcodec_kernels::LANES_ANY };
+
+/// The kernel for full superblocks of a layout, if there is one.
+fn fast_kernel(layout: HeadLayout, element_bytes: usize) -> Option<Kernel> {
+    use wcodec_kernels::{LANES_8BIT, LANES_BF16, LANES_F16, LANES_F32};
+    let (name, module) = match (element_bytes, layout.bits(), layout.sign(), layout.shift()) {
+        (2, 16, true, 4) => (c"wcodec_lanes_2_4", &LANES_BF16),
+        (2, 16, true, 5) => (c"wcodec_lanes_2_5", &LANES_BF16),
+        (2, 16, true, 6) => (c"wcodec_lanes_2_6", &LANES_BF16),
+        (2, 16, true, 7) => (c"wcodec_lanes_2_7", &LANES_BF16),
+        (2, 16, true, 8) => (c"wcodec_lanes_2_8", &LANES_F16),
+        (2, 16, true, 9) => (c"wcodec_lanes_2_9", &LANES_F16),
+        (2, 16, true, 10) => (c"wcodec_lanes_2_10", &LANES_F16),
+        (4, 16, true, 4) => (c"wcodec_lanes_4_4", &LANES_F32),
+        (4, 16, true, 5) => (c"wcodec_lanes_4_5", &LANES_F32),
+        (4, 16, true, 6) => (c"wcodec_lanes_4_6", &LANES_F32),
+        (4, 16, true, 7) => (c"wcodec_lanes_4_7", &LANES_F32),
+        (1, 8, true, 0) => (c"wcodec_lanes_1_0", &LANES_8BIT),
+        (1, 8, true, 1) => (c"wcodec_lanes_1_1", &LANES_8BIT),
+        (1, 8, true, 2) => (c"wcodec_lanes_1_2", &LANES_8BIT),
+        (1, 8, false, 0) => (c"wcodec_lanes_1_0u", &LANES_8BIT),
+        (1, 8, false, 1) => (c"wcodec_lanes_1_1u", &LANES_8BIT),
+        (1, 8, false, 2) => (c"wcodec_lanes_1_2u", &LANES_8BIT),
+        (1, 8, false, 3) => (c"wcodec_lanes_1_3u", &LANES_8BIT),
+        _ => return None,
+    };
+    Some(Kernel { name, module })
+}
+
+/// A tensor in device memory.
+#[derive(Debug)]
+pub(crate) struct Resident {
+    /// What was checked, without the bytes that are on the device now.
+    tensor: Uploaded,
+    payload: DeviceBuffer,
+    side: DeviceBuffer,
+    /// Offsets into `side`; `None` for parts that are not there.
+    symbols: usize,
+    row_classes: Option<usize>,
+    col_classes: Option<usize>,
+    low_bits: Option<usize>,
+    status: usize,
+    fast: Option<Kernel>,
+}
+
+impl Resident {
+    /// Whether full superblocks of `group` rows or multiples can take the fast path.
+    pub(crate) fn has_fast_path(layout: HeadLayout, element_bytes: usize) -> bool {
+        fast_kernel(layout, element_bytes).is_some()
+    }
+
+    /// Copies a tensor to the device. Waits for the stream.
+    pub(crate) fn upload(stream: &Stream, mut tensor: Uploaded) -> Result<Self, CudaError> {
+        let table_bytes = (tensor.contexts << tensor.table_bits) as u64 * 4;
+        let limit = u64::from(stream.context().shared_memory()?.saturating_sub(FAST_WARP_BYTES));
+        if table_bytes > limit {
+            return Err(CudaError::TooLarge { what: "the size of the tables", value: table_bytes, limit });
+        }
+        let payload = DeviceBuffer::from_host(stream, &std::mem::take(&mut tensor.payload))?;
+        let mut side = std::mem::take(&mut tensor.blocks);
+        let symbols = append(&mut side, &tensor.symbols).unwrap_or(0);
+        let row_classes = append(&mut side, &std::mem::take(&mut tensor.row_classes));
+        let col_classes = append(&mut side, &std::mem::take(&mut tensor.col_classes));
+        let low_bits = append(&mut side, &std::mem::take(&mut tensor.low_bits));
+        side.resize(side.len().next_multiple_of(16), 0);
+        let status = side.len();
+        side.extend_from_slice(&u32::MAX.to_ne_bytes());
+        let side = DeviceBuffer::from_host(stream, &side)?;
+        let fast = fast_kernel(tensor.layout, tensor.element_bytes);
+        Ok(Self { tensor, payload, side, symbols, row_classes, col_classes, low_bits, status, fast })
+    }
+
+    /// Bytes of the decoded tensor.
+    pub(crate) fn decoded_bytes(&self) -> usize {
+        self.tensor.rows * self.row_stride() + self.tensor.rest
+    }
+
+    /// Bytes of device memory.
+    pub(crate) fn device_bytes(&self) -> usize {
+        self.payload.len() + self.side.len()
+    }
+
+    /// The lowest failure so far, `superblock << 2 | code`. Waits for the stream.
+    pub(crate) fn status(&self, stream: &Stream) -> Result<Option<(u64, u32)>, CudaError> {
+        let mut bytes = [0; 4];
+        self.side.copy_to_host(stream, self.status, &mut bytes)?;
+        let status = u32::from_ne_bytes(bytes);
+        Ok((status != u32::MAX).then_some((u64::from(status >> 2), status & 3)))
+    }
+
+    fn row_stride(&self) -> usize {
+        self.tensor.cols * self.tensor.element_bytes
+    }
+
+    /// The kernel for full superblocks that go to `address`: the fast path stores two elements at once.
+    fn kernel(&self, address: u64) -> Kernel {
+        let pair = 2 * self.tensor.element_bytes as u64;
+        match self.fast {
+            Some(kernel) if address.is_multiple_of(pair) && (self.row_stride() as u64).is_multiple_of(pair) => kernel,
+            _ => ANY,
+        }
+    }
+
+    /// `struct Tensor` for `count` superblocks from `first` on; `end` is their end within the launch.
+    fn parameters(&self, first: u32, end: u32, out: u64) -> [u32; TENSOR_WORDS] {
+        let t = &self.tensor;
+        let at = |offset: Option<usize>| offset.map_or(0, |offset| self.side.address() + offset as u64);
+        let addresses = [
+            self.payload.address(),
+            self.side.address() + u64::from(first) * BLOCK_BYTES as u64,
+            at(Some(self.symbols)),
+            at(self.row_classes),
+            at(self.col_classes),
+            at(self.low_bits),
+            out,
+            self.row_stride() as u64,
+            at(Some(self.status)),
+        ];
+        let mut words = [0; TENSOR_WORDS];
+        for (pair, address) in words.chunks_exact_mut(2).zip(addresses) {
+            // The kernels' and this machine's byte orders are the same, so halves of an address follow in that order.
+            let bytes = address.to_ne_bytes();
+            pair[0] = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            pair[1] = u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+        }
+        words[18..25].copy_from_slice(&[
+            end,
+            (t.symbols.len() / SYMBOL_BYTES) as u32,
+            t.contexts as u32,
+            t.table_bits,
+            t.block_rows as u32,
+            t.cols.div_ceil(wcodec_rans::LANES) as u32,
+            u32::from_ne_bytes([
+                t.layout.bits() as u8,
+                t.layout.shift() as u8,
+                u8::from(t.layout.sign()),
+                t.element_bytes as u8,
+            ]),
+        ]);
+        words
+    }
+}
+
+fn append(to: &mut Vec<u8>, part: &[u8]) -> Option<usize> {
+    to.resize(to.len().next_multiple_of(16), 0);
+    let at = to.len();
+    to.extend_from_slice(part);
+    (!part.is_empty()).then_some(at)
+}
+
+/// Some superblocks of a tensor, and where the tensor goes.
+struct Part<'a> {
+    tensor: &'a Resident,
+    first: u32,
+    count: u32,
+    out: u64,
+}
+
+/// Queues the decoding of tensors, each into its own memory.
+pub(crate) fn decode_lanes(stream: &Stream, items: &mut [(&Resident, DeviceSliceMut<'_>)]) -> Result<(), CudaError> {
+    // One launch per kernel takes the parts of many tensors.
+    let mut launches: Vec<(Kernel, Vec<Part<'_>>)> = Vec::new();
+    for (tensor, out) in items.iter() {
+        same_device(stream, "the compressed tensor", tensor.payload.context())?;
+        same_device(stream, "the output", out.context())?;
+        let bytes = tensor.decoded_bytes();
+        if out.len() < bytes {
+            return Err(CudaError::OutOfRange { offset: 0, bytes, size: out.len() });
+        }
+        let (fast, all) = (tensor.tensor.fast_blocks, tensor.tensor.all_blocks);
+        for (kernel, first, count) in [(tensor.kernel(out.address()), 0, fast), (ANY, fast, all - fast)] {
+            if count == 0 {
+                continue;
+            }
+            let part = Part { tensor, first, count, out: out.address() };
+            match launches.iter_mut().find(|(other, parts)| *other == kernel && parts.len() < MAX_TENSORS) {
+                Some((_, parts)) => parts.push(part),
+                None => launches.push((kernel, vec![part])),
+            }
+        }
+    }
+    for (kernel, parts) in &launches {
+        run(stream, *kernel, parts)?;
+    }
+    for (tensor, out) in items.iter() {
+        let t = &tensor.tensor;
+        if t.rest != 0 {
+            let _current = stream.context().enter()?;
+            let (to, from) = (out.address() + (t.rows * tensor.row_stride()) as u64, tensor.payload.address());
+            // SAFETY: the rest lies inside the payload, and `out` is as long as the decoded tensor, whose end it is.
+            let code = unsafe { sys::cuMemcpyDtoDAsync_v2(to, from + t.rest_at as u64, t.rest, stream.raw()) };
+            check("cuMemcpyDtoDAsync", code)?;
+        }
+    }
+    Ok(())
+}
+
+fn run(stream: &Stream, kernel: Kernel, parts: &[Part<'_>]) -> Result<(), CudaError> {
+    let context = stream.context();
+    let function = context.function_with_shared_memory(kernel.module, kernel.name)?;
+    let mut batch = vec![0u32; 2 + MAX_TENSORS * TENSOR_WORDS];
+    let (mut total, mut table_bytes) = (0u64, 0u32);
+    for (part, words) in parts.iter().zip(batch[2..].chunks_exact_mut(TENSOR_WORDS)) {
+        total += u64::from(part.count);
+        let end = grid_size("the number of superblocks", total)?;
+        words.copy_from_slice(&part.tensor.parameters(part.first, end, part.out));
+        table_bytes = table_bytes.max((part.tensor.tensor.contexts as u32) << (part.tensor.tensor.table_bits + 2));
+    }
+    (batch[0], batch[1]) = (parts.len() as u32, total as u32);
+    let blocks = context.device().multiprocessors.clamp(1, total as u32);
+    let grid = if kernel == ANY {
+        Grid { blocks, threads: ANY_THREADS, shared: table_bytes }
+    } else {
+        // `upload` has found that at least one warp fits.
+        let warps = ((context.shared_memory()? - table_bytes) / FAST_WARP_BYTES).min(FAST_THREADS / 32);
+        Grid { blocks, threads: 32 * warps, shared: table_bytes + warps * FAST_WARP_BYTES }
+    };
+    let mut parameters = [batch.as_mut_ptr().cast()];
+    // SAFETY: the parameter is a `struct Batch` of lanes.cuh: two words and 32 tensors of 26. Every tensor's memory belongs to
+    // buffers that its owner keeps (or frees through cuMemFree, which waits); `Uploaded` says that what its superblocks
+    // describe lies inside, and `decode_lanes` that the output is long enough. The shared memory holds tables and rings.
+    unsafe { launch(stream, function, grid, &mut parameters) }
+}

@@ -1,0 +1,539 @@
+// Decoding superblocks of 64 rANS lanes: what all kernels of this family share, and the fast path for full superblocks.
+// The format is defined by wcodec-rans (`superblock`); docs/cuda.md has the budgets.
+//
+// Thread to data: one warp per superblock. Thread t holds lanes t and t + 32, which are columns 2t and 2t + 1, so a row of 64
+// elements leaves as one coalesced store. A block of up to 32 warps shares the tables of one tensor in shared memory; the grid
+// has one block per multiprocessor, and each block works through a contiguous range of superblocks of the whole batch.
+//
+// Shared memory: tables (K * 2^P words), then per warp a ring of stream bytes, its mirror, and the classes of a group of rows.
+#pragma once
+#include "common.cuh"
+
+// ---- What the host prepares (lanes.rs and launch/lanes.rs have the same layouts) ----
+
+// One superblock. Offsets are into the tensor's payload, in units of 4 bytes.
+struct Block {
+    u32 raw, states, low, stream;
+    u16 stream_words;  // of 4 bytes
+    u8 base;           // 255: states stored whole
+    u8 cols;           // 1 to 64
+    u16 patches;
+    u16 rows;          // 1 to 512
+    u32 first_row, first_col;
+};
+static_assert(sizeof(Block) == 32, "the host writes superblocks as 32 bytes");
+
+// One tensor of a launch.
+struct Tensor {
+    u64 payload;       // 16-byte aligned
+    u64 blocks;        // const Block*, 16-byte aligned
+    u64 symbols;       // const Symbol*
+    u64 row_classes;   // const u8*, 0: all are 0
+    u64 col_classes;   // const i8*, 0: all are 0
+    u64 low_bits;      // const u8*, stored low bits per row; 0: all of them
+    u64 out;
+    u64 row_stride;    // bytes
+    u64 status;        // u32*, lowest failure: superblock << 2 | code; all ones: none
+    u32 end;           // superblocks of this launch up to and including this tensor's
+    u32 symbol_count;
+    u32 contexts;
+    u32 table_bits;
+    u32 block_rows;
+    u32 blocks_across;
+    u8 head_bits, shift, sign, element_bytes;
+    u32 reserved;
+};
+static_assert(sizeof(Tensor) == 104, "the host writes tensors as 104 bytes");
+
+// One symbol of one context that has slots.
+struct Symbol {
+    u16 entry;  // context << P | first slot, at most 2^15 - 1
+    u16 freq;
+    u16 value;
+    u16 reserved;
+};
+
+constexpr u32 MAX_TENSORS = 32;
+
+struct Batch {
+    u32 count;
+    u32 blocks;  // superblocks of all tensors
+    Tensor tensors[MAX_TENSORS];
+};
+static_assert(sizeof(Batch) == 8 + 32 * 104, "the host writes batches so");
+
+constexpr u32 STATE_LOW = 1u << 16;
+constexpr u32 PLAIN_STATES = 255;
+constexpr u32 TRUNCATED = 1, CORRUPT = 2;
+
+__device__ __forceinline__ void fail(const Tensor& t, const Block& b, u32 code) {
+    const u32 number = b.first_row / t.block_rows * t.blocks_across + b.first_col / 64;
+    atomicMin(reinterpret_cast<u32*>(t.status), number << 2 | code);
+}
+
+__device__ __forceinline__ Block load_block(const Tensor& t, u32 index) {
+    const uint4* at = reinterpret_cast<const uint4*>(t.blocks) + 2 * u64(index);
+    const uint4 a = __ldg(at);
+    uint4 c = __ldg(at + 1);
+    // As for the warp's number: loops and branches depend on these.
+    c.x = __shfl_sync(FULL_WARP, c.x, 0);
+    c.y = __shfl_sync(FULL_WARP, c.y, 0);
+    Block b;
+    b.raw = a.x, b.states = a.y, b.low = a.z, b.stream = a.w;
+    b.stream_words = u16(c.x), b.base = u8(c.x >> 16), b.cols = u8(c.x >> 24);
+    b.patches = u16(c.y), b.rows = u16(c.y >> 16);
+    b.first_row = c.z, b.first_col = c.w;
+    return b;
+}
+
+__device__ __forceinline__ u32 lanes_below() {
+    u32 mask;
+    asm("mov.u32 %0, %%lanemask_lt;" : "=r"(mask));
+    return mask;
+}
+
+extern __shared__ __align__(1024) u8 shared[];
+
+// Writes `freq << (32 - P) | value << value_bit | bias` for every slot: a warp takes 32 symbols at a time, and for each of them
+// its lanes fill the slots.
+__device__ __forceinline__ void expand_tables(const Tensor& t, u32 value_bit) {
+    u32* tables = reinterpret_cast<u32*>(shared);
+    const u32 lane = lane_index(), p = t.table_bits;
+    const uint2* symbols = reinterpret_cast<const uint2*>(t.symbols);
+    for (u32 first = threadIdx.x & ~(WARP - 1); first < t.symbol_count; first += blockDim.x) {
+        uint2 mine = make_uint2(0, 0);
+        if (first + lane < t.symbol_count) mine = __ldg(symbols + first + lane);
+        const u32 count = min(WARP, t.symbol_count - first);
+        for (u32 i = 0; i < count; ++i) {
+            const u32 x = __shfl_sync(FULL_WARP, mine.x, i), value = __shfl_sync(FULL_WARP, mine.y, i) & 0xffff;
+            const u32 entry = x & 0xffff, freq = x >> 16, word = freq << (32 - p) | value << value_bit;
+            for (u32 bias = lane; bias < freq; bias += WARP) tables[entry + bias] = word | bias;
+        }
+    }
+}
+
+// The warp's number. All threads have the same, which the compiler only knows of a shuffle's result; without that, every
+// ballot below would carry code for diverged warps.
+__device__ __forceinline__ u32 warp_index() { return __shfl_sync(FULL_WARP, threadIdx.x / WARP, 0); }
+
+// Calls `decode(tensor, superblock)` for this warp's share of the batch, with the tensor's tables in shared memory, whose entries hold
+// the value from bit `value_bit(tensor)` on.
+template <class ValueBit, class Decode>
+__device__ __forceinline__ void for_each_block(const Batch& batch, ValueBit value_bit, Decode decode) {
+    u32 begin = u32(u64(batch.blocks) * blockIdx.x / gridDim.x);
+    const u32 end = u32(u64(batch.blocks) * (blockIdx.x + 1) / gridDim.x);
+    u32 tensor = 0, tensor_begin = 0;
+    while (begin < end) {
+        while (batch.tensors[tensor].end <= begin) tensor_begin = batch.tensors[tensor++].end;
+        const Tensor& t = batch.tensors[tensor];
+        const u32 last = min(end, t.end);
+        __syncthreads();
+        expand_tables(t, value_bit(t));
+        __syncthreads();
+        for (u32 i = begin + warp_index(); i < last; i += blockDim.x / WARP) decode(t, i - tensor_begin);
+        begin = last;
+    }
+}
+
+// ---- Full superblocks: 64 columns, whole groups of rows ----
+
+// The split of a head at compile time, see `HeadLayout`.
+template <u32 HEAD, u32 SHIFT, bool SIGN, u32 ELEMENT>
+struct Layout {
+    static constexpr u32 head = HEAD, shift = SHIFT, element = ELEMENT;
+    static constexpr bool sign = SIGN;
+    static constexpr u32 raw = SHIFT + SIGN;          // bits of a raw code
+    static constexpr u32 coded = HEAD - raw;
+    // Where a table entry holds its value: above the bias, below the frequency, whatever P is allowed with so many bits.
+    static constexpr u32 value_bit = coded <= 8 ? 12 : coded <= 10 ? 11 : 10;
+    // Rows of a group: as many as fill whole halfwords, at least the two that travel in the states.
+    static constexpr u32 group = raw == 1 ? 32 : 16;
+    static constexpr u32 halfwords = raw * group / 16;
+    static constexpr bool carries = raw != 0;
+    // First row of a group with bits in its last two halfwords. In every group such rows are finished at its end, so that the
+    // last group, whose last two halfwords come out of the final states, needs no code of its own.
+    static constexpr u32 ready = carries ? 16 * (halfwords - 2) / raw : group;
+};
+
+constexpr u32 RING = 2048;          // bytes
+constexpr u32 CHUNK = 512;          // one 16-byte asynchronous copy per thread
+constexpr u32 MIRROR = CHUNK;       // the ring's first chunk again: four rows read on without wrapping
+constexpr u32 REFILL_ROWS = 4;      // 4 rows take at most 4 * 64 words = CHUNK bytes
+constexpr u32 CLASS_BYTES = 128;
+constexpr u32 WARP_BYTES = RING + MIRROR + CLASS_BYTES;
+
+// A superblock's stream, staged through shared memory. `ring`, `at` and `end` are shared addresses.
+struct Feed {
+    u32 ring;      // first byte of the ring
+    u32 at;        // the next word, in ring .. ring + RING + MIRROR
+    u32 end;       // at + bytes ahead of it that are there or under way
+    u64 source;    // this thread's 16 bytes of the next chunk
+    int left;      // bytes from `source` to the end of the stream; beyond it are zeros
+
+    __device__ __forceinline__ void copy(u32 to) const {
+        const u32 destination = to + 16 * lane_index();
+        const int bytes = min(max(left, 0), 16);
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source), "r"(bytes) : "memory");
+    }
+
+    __device__ __forceinline__ void fetch() {
+        const u32 offset = (end - ring) & (RING - 1);
+        copy(ring + offset);
+        if (offset == 0) copy(ring + RING);
+        asm volatile("cp.async.commit_group;" ::: "memory");
+        end += CHUNK;
+        source += CHUNK;
+        left -= int(CHUNK);
+    }
+
+    // `begin` is rounded down to 16 bytes: what lies before it is part of the payload.
+    __device__ __forceinline__ void start(u32 ring_address, u64 begin, u32 bytes) {
+        const u32 skipped = u32(begin) & 15;
+        ring = end = ring_address;
+        at = ring + skipped;
+        source = begin - skipped + 16 * lane_index();
+        left = int(skipped + bytes) - int(16 * lane_index());
+        asm volatile("cp.async.wait_all;" ::: "memory");
+        __syncwarp();
+#pragma unroll
+        for (u32 i = 0; i < RING / CHUNK; ++i) fetch();
+        asm volatile("cp.async.wait_all;" ::: "memory");
+        __syncwarp();
+    }
+
+    // Between two steps of REFILL_ROWS rows: makes sure that the next step finds its words.
+    // After it more than RING - CHUNK bytes are ahead, all but the youngest CHUNK of them arrived.
+    __device__ __forceinline__ void refill() {
+        if (at >= ring + RING) at -= RING, end -= RING;
+        if (end - at <= RING - CHUNK) {
+            __syncwarp();  // all threads have read what is overwritten
+            fetch();
+            asm volatile("cp.async.wait_group 1;" ::: "memory");
+            __syncwarp();
+        }
+    }
+
+    // Bytes from the begin of the stream to the next word; may lie beyond its end.
+    __device__ __forceinline__ u32 position(u32 bytes) const {
+        return bytes - u32(left + int(16 * lane_index())) - (end - at);
+    }
+};
+
+__device__ __forceinline__ u32 shared_word(u32 offset) { return *reinterpret_cast<const u32*>(shared + offset); }
+// Not predicated by the compiler: threads that need no word load one all the same.
+__device__ __forceinline__ u32 shared_half(u32 address) {
+    u32 half;
+    asm volatile("{.reg .u16 h; ld.shared.u16 h, [%1]; cvt.u32.u16 %0, h;}" : "=r"(half) : "r"(address));
+    return half;
+}
+
+// Which threads' states need a word.
+__device__ __forceinline__ u32 below_low(u32 state) {
+    u32 mask;
+    asm volatile("{.reg .pred p; setp.lt.u32 p, %1, 65536; vote.sync.ballot.b32 %0, p, 0xffffffff;}" : "=r"(mask) : "r"(state));
+    return mask;
+}
+
+__device__ __forceinline__ void append_word(u32& state, u32 word) {
+    asm("{.reg .pred p; setp.lt.u32 p, %0, 65536; @p prmt.b32 %0, %1, %0, 0x5410;}" : "+r"(state) : "r"(word));
+}
+
+// clamp(a + b, 0, limit)
+__device__ __forceinline__ u32 clamped_sum(int a, int b, int limit) {
+#if __CUDA_ARCH__ >= 900
+    int c;
+    asm("{.reg .s32 s; add.s32 s, %1, %2; min.relu.s32 %0, s, %3;}" : "=r"(c) : "r"(a), "r"(b), "r"(limit));
+    return u32(c);
+#else
+    return u32(max(min(a + b, limit), 0));
+#endif
+}
+
+__device__ __forceinline__ void prefetch(u64 at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
+
+// Shifts left or, for negative amounts, right.
+template <int BY>
+__device__ __forceinline__ u32 shifted(u32 x) {
+    if constexpr (BY >= 0) return x << BY;
+    else return x >> -BY;
+}
+
+// The raw bits of row J of a group at their places in a 32-bit word that holds one head in each half; 8-bit heads in the lower
+// byte of the half, their sign still in the half's highest bit.
+template <class L, u32 J>
+__device__ __forceinline__ u32 raw_bits(const u32 (&q)[L::halfwords ? L::halfwords : 1]) {
+    if constexpr (L::raw == 0) return 0;
+    else {
+        constexpr u32 at = J * L::raw, k = at / 16, bit = at % 16;
+        // The code's bit 0 is the sign, of the other column: one more rotation brings it to the top of that one.
+        const u32 first = __funnelshift_r(q[k], q[k], bit + L::sign);
+        if constexpr (bit + L::raw <= 16) return first;
+        else {
+            // Low bits 0 .. have - 1 are in halfword k, the others at the bottom of the next.
+            constexpr u32 have = 16 - bit - L::sign;
+            constexpr u32 mask = (((1u << have) - 1) | (L::sign ? 0x8000u : 0)) * 0x10001u;
+            return (first & mask) | ((q[k + 1] << have) & ~mask);
+        }
+    }
+}
+
+template <class L>
+struct Output {
+    static constexpr u32 low_mask = ((1u << L::shift) - 1) * 0x10001u;
+    static constexpr u32 raw_mask = low_mask | (L::sign && L::head == 16 ? 0x80008000u : 0);
+
+    // Both values of a row at their places: 16-bit heads in halves, among other bits; 8-bit heads in bytes J % 2 and 2 + J % 2,
+    // with zeros elsewhere.
+    template <u32 J>
+    static __device__ __forceinline__ u32 values(u32 even, u32 odd) {
+        constexpr u32 side = L::head == 8 ? 8 * (J % 2) : 0;
+        constexpr int by = int(L::shift + side) - int(L::value_bit);
+        constexpr u32 mask = L::head == 8 ? ((1u << L::coded) - 1) << (L::shift + side) : 0xffff;
+        return (shifted<by>(even) & mask) | (shifted<by + 16>(odd) & mask << 16);
+    }
+
+    template <u32 J>
+    static __device__ __forceinline__ void store(u64 at, u32 values, u32 raw, u32 low) {
+        if constexpr (L::head == 16) {
+            const u32 heads = (raw & raw_mask) | (values & ~raw_mask);
+            if constexpr (L::element == 2) __stcs(reinterpret_cast<u32*>(at), heads);
+            else __stcs(reinterpret_cast<uint2*>(at), make_uint2(__byte_perm(low, heads, 0x5410), __byte_perm(low, heads, 0x7632)));
+        } else {
+            u32 bits = raw & low_mask;
+            if constexpr (L::sign) bits |= raw >> 8 & 0x00800080u;
+            const u32 packed = __byte_perm(values, 0, J % 2 ? 0x4431 : 0x4420) | __byte_perm(bits, 0, 0x4420);
+            asm volatile("st.global.cs.u16 [%0], %1;" ::"l"(at), "h"(u16(packed)) : "memory");
+        }
+    }
+};
+
+// What stays the same while a warp works on one tensor.
+struct Tables {
+    u32 p, q;           // P, 32 - P
+    u32 bias_mask;      // 2^P - 1
+    u32 slot_mask;      // the same times 4
+    int last_context;   // (K - 1) * 4 * 2^P
+};
+
+template <class L>
+struct Superblock {
+    u32 x0, x1;              // states
+    int class0, class1;      // column classes times 4 * 2^P
+    Feed feed;
+    u32 classes;             // offset of the group's row classes, times 4 * 2^P
+    u64 out;
+    u32 row_stride;
+    u64 low;
+    u32 q[L::halfwords ? L::halfwords : 1];
+    // Values of rows that wait for the group's end; 8-bit heads two rows to a word.
+    static constexpr u32 per_word = L::head == 8 ? 2 : 1;
+    u32 waiting[(L::group - L::ready) / per_word + 1];
+
+    // One step of both lanes; returns both values at their places.
+    template <u32 J>
+    __device__ __forceinline__ u32 step(const Tables& tables, u32 below, int row_class) {
+        const u32 c0 = clamped_sum(class0, row_class, tables.last_context);
+        const u32 c1 = clamped_sum(class1, row_class, tables.last_context);
+        const u32 e0 = shared_word((x0 << 2 & tables.slot_mask) | c0);
+        const u32 e1 = shared_word((x1 << 2 & tables.slot_mask) | c1);
+        x0 = (e0 >> tables.q) * (x0 >> tables.p) + (e0 & tables.bias_mask);
+        x1 = (e1 >> tables.q) * (x1 >> tables.p) + (e1 & tables.bias_mask);
+        const u32 m0 = below_low(x0), m1 = below_low(x1);
+        const u32 middle = feed.at + 2 * __popc(m0);
+        const u32 w0 = shared_half(feed.at + 2 * __popc(m0 & below));
+        const u32 w1 = shared_half(middle + 2 * __popc(m1 & below));
+        feed.at = middle + 2 * __popc(m1);
+        append_word(x0, w0);
+        append_word(x1, w1);
+        return Output<L>::template values<J>(e0, e1);
+    }
+
+    template <u32 J>
+    __device__ __forceinline__ u32 load_low() {
+        if constexpr (L::element == 4) return __ldcs(reinterpret_cast<const u32*>(low + 128 * J));
+        else return 0;
+    }
+
+    template <u32 J>
+    __device__ __forceinline__ void rows(const Tables& tables, u32 below) {
+        if constexpr (J < L::group) {
+            const int4 c = *reinterpret_cast<const int4*>(shared + classes + 4 * J);
+            row<J>(tables, below, c.x);
+            row<J + 1>(tables, below, c.y);
+            row<J + 2>(tables, below, c.z);
+            row<J + 3>(tables, below, c.w);
+            feed.refill();
+            rows<J + 4>(tables, below);
+        }
+    }
+
+    template <u32 J>
+    __device__ __forceinline__ void row(const Tables& tables, u32 below, int row_class) {
+        const u32 values = step<J>(tables, below, row_class);
+        if constexpr (J < L::ready) {
+            Output<L>::template store<J>(out, values, raw_bits<L, J>(q), load_low<J>());
+            out += row_stride;
+        } else {
+            constexpr u32 at = (J - L::ready / per_word * per_word) / per_word;
+            if constexpr (per_word == 2 && J % 2 == 1 && J != L::ready) waiting[at] |= values;
+            else waiting[at] = values;
+        }
+    }
+
+    template <u32 J>
+    __device__ __forceinline__ void finish() {
+        if constexpr (J < L::group) {
+            constexpr u32 at = (J - L::ready / per_word * per_word) / per_word;
+            Output<L>::template store<J>(out, waiting[at], raw_bits<L, J>(q), load_low<J>());
+            out += row_stride;
+            finish<J + 1>();
+        }
+    }
+};
+static_assert(REFILL_ROWS == 4, "Superblock::rows refills after four rows");
+
+// The 16 bits at bit `bit` behind a shared halfword. At most 15 are wanted, so two halfwords hold them.
+__device__ __forceinline__ u32 shared_bits(u32 address, u32 bit) {
+    const u32 at = address + (bit >> 4) * 2;
+    return (shared_half(at) | shared_half(at + 2) << 16) >> (bit & 15);
+}
+
+// Applies patches and checks that they end the stream.
+template <class L>
+__device__ __forceinline__ void finish_stream(const Tensor& t, const Block& b, u32 position, u32 length) {
+    if (position + 4 * b.patches > length) return fail(t, b, TRUNCATED);
+    if (((position + 4 * b.patches + 3) & ~3u) != length) return fail(t, b, CORRUPT);
+    if (b.patches == 0) return;
+    __syncwarp();  // all rows are written
+    for (u32 i = lane_index(); i < b.patches; i += WARP) {
+        const u16* patch = reinterpret_cast<const u16*>(t.payload + 4 * u64(b.stream) + position + 4 * i);
+        const u32 at = __ldg(patch), value = __ldg(patch + 1), row = at / 64, col = at % 64;
+        if (row >= b.rows || value >> L::coded != 0) {
+            fail(t, b, CORRUPT);
+            continue;
+        }
+        const u64 element = t.out + (b.first_row + u64(row)) * t.row_stride + (u64(b.first_col) + col) * L::element;
+        if constexpr (L::head == 16) {
+            volatile u16* head = reinterpret_cast<volatile u16*>(element + L::element - 2);
+            constexpr u32 mask = ((1u << L::coded) - 1) << L::shift;
+            *head = u16((*head & ~mask) | value << L::shift);
+        } else {
+            volatile u8* head = reinterpret_cast<volatile u8*>(element + L::element - 1);
+            constexpr u32 mask = ((1u << L::coded) - 1) << L::shift;
+            *head = u8((*head & ~mask) | value << L::shift);
+        }
+    }
+}
+
+template <class L>
+__device__ __forceinline__ void decode_full(const Tensor& t, u32 index, const Tables& tables, u32 below, u32 warp_offset) {
+    const u32 lane = lane_index();
+    const Block b = load_block(t, index);
+    const u64 payload = t.payload;
+    const u32 length = 4 * b.stream_words;
+    const bool packed = b.base != PLAIN_STATES;
+
+    Superblock<L> s;
+    u64 raw = payload + 4 * u64(b.raw) + 4 * lane;
+    // One cache line per thread: all of the raw field is on its way before it is asked for.
+    if (lane + 2 < b.rows * L::raw / 16) prefetch(payload + 4 * u64(b.raw) + 128 * lane);
+    const u32* states = reinterpret_cast<const u32*>(payload + 4 * u64(b.states)) + lane;
+    const u32 stored0 = __ldcs(states), stored1 = __ldcs(states + 32);
+    s.class0 = s.class1 = 0;
+    if (t.col_classes != 0) {
+        const signed char* classes = reinterpret_cast<const signed char*>(t.col_classes + b.first_col) + 2 * lane;
+        s.class0 = __ldg(classes) << (tables.p + 2);
+        s.class1 = __ldg(classes + 1) << (tables.p + 2);
+    }
+    s.feed.start(u32(__cvta_generic_to_shared(shared)) + warp_offset, payload + 4 * u64(b.stream), length);
+    s.classes = warp_offset + RING + MIRROR;
+    s.row_stride = u32(t.row_stride);
+    s.out = t.out + b.first_row * t.row_stride + u64(b.first_col + 2 * lane) * L::element;
+    s.low = payload + 4 * u64(b.low) + 4 * lane;
+
+    const u32 base = packed ? (1u << 31) - (u32(b.base) << 23) : 0;
+    s.x0 = packed ? base + (stored0 & 0x7fffffff) : stored0;
+    s.x1 = packed ? base + (stored1 & 0x7fffffff) : stored1;
+    // The states' top bits, in bits 31 and 30.
+    const u32 tops = (stored0 & 0x80000000u) | (stored1 >> 1 & 0x40000000u);
+    if (s.x0 < STATE_LOW || s.x1 < STATE_LOW) fail(t, b, CORRUPT);
+
+    u32 position = 0;
+    const u8* row_classes = reinterpret_cast<const u8*>(t.row_classes) + b.first_row + lane;
+#pragma unroll 1
+    for (u32 row = 0; row < b.rows; row += L::group) {
+        const bool last = row + L::group >= b.rows;
+        u32 mine = 0;
+        if (t.row_classes != 0 && lane < L::group) mine = __ldg(row_classes + row);
+        if constexpr (L::carries) {
+#pragma unroll
+            for (u32 i = 0; i < L::halfwords; ++i) {
+                if (i + 2 < L::halfwords || !last) s.q[i] = __ldcs(reinterpret_cast<const u32*>(raw + 128 * i));
+            }
+            raw += 128 * L::halfwords;
+        }
+        __syncwarp();  // all threads have read the previous group's classes
+        if (lane < L::group) *reinterpret_cast<u32*>(shared + s.classes + 4 * lane) = mine << (tables.p + 2);
+        __syncwarp();
+
+        s.template rows<0>(tables, below);
+
+        if (last) {
+            position = s.feed.position(length);
+            if (position > length) fail(t, b, TRUNCATED);
+            if (!packed && (s.x0 != STATE_LOW || s.x1 != STATE_LOW)) fail(t, b, CORRUPT);
+            if constexpr (L::carries) {
+                u32 tail0, tail1, bits;
+                if (packed) {
+                    const u32 missing0 = __clz(s.x0), missing1 = __clz(s.x1);
+                    // Overflow bits before this thread's, lanes below 32 in the lower half of the word.
+                    u32 sum = missing0 | missing1 << 16;
+#pragma unroll
+                    for (u32 by = 1; by < WARP; by *= 2) {
+                        const u32 other = __shfl_up_sync(FULL_WARP, sum, by);
+                        if (lane >= by) sum += other;
+                    }
+                    const u32 total = __shfl_sync(FULL_WARP, sum, 31);
+                    const u32 at0 = (sum & 0xffff) - missing0, at1 = (total & 0xffff) + (sum >> 16) - missing1;
+                    bits = (total & 0xffff) + (total >> 16);
+                    const u32 low0 = shared_bits(s.feed.at, at0 & 1023) & ((1u << missing0) - 1);
+                    const u32 low1 = shared_bits(s.feed.at, at1 & 1023) & ((1u << missing1) - 1);
+                    tail0 = (tops & 0x80000000u) | (s.x0 << missing0 & 0x7fffffff) | low0;
+                    tail1 = (tops << 1 & 0x80000000u) | (s.x1 << missing1 & 0x7fffffff) | low1;
+                } else {
+                    const u32 at = s.feed.at + 4 * lane;
+                    bits = 64 * 32;
+                    tail0 = shared_half(at) | shared_half(at + 2) << 16;
+                    tail1 = shared_half(at + 128) | shared_half(at + 130) << 16;
+                }
+                if (bits > 8 * (length - min(position, length))) fail(t, b, TRUNCATED);
+                position += (bits + 15) / 16 * 2;
+                s.q[L::halfwords - 2] = __byte_perm(tail0, tail1, 0x5410);
+                s.q[L::halfwords - 1] = __byte_perm(tail0, tail1, 0x7632);
+            }
+        }
+        s.template finish<L::ready>();
+        s.low += 128 * L::group;
+    }
+    finish_stream<L>(t, b, position, length);
+}
+
+template <class L>
+__device__ __forceinline__ void decode_batch(const Batch& batch) {
+    const u32 below = lanes_below();
+    for_each_block(batch, [](const Tensor&) { return L::value_bit; }, [&](const Tensor& t, u32 index) {
+        const u32 p = t.table_bits;
+        const Tables tables = {p, 32 - p, (1u << p) - 1, ((1u << p) - 1) << 2, int((t.contexts - 1) << (p + 2))};
+        const u32 warp_offset = (t.contexts << (p + 2)) + warp_index() * WARP_BYTES;
+        decode_full<L>(t, index, tables, below, warp_offset);
+    });
+}
+
+constexpr u32 LANES_THREADS = 1024;
+
+// One kernel per split of a head.
+#define WCODEC_LANES(name, head, shift, sign, element)                                        \
+    extern "C" __global__ void __launch_bounds__(LANES_THREADS, 1)                            \
+    wcodec_lanes_##name(const __grid_constant__ Batch batch) {                                \
+        decode_batch<Layout<head, shift, sign, element>>(batch);                              \
+    }
