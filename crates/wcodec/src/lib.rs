@@ -34,3 +34,4 @@ pub use mode::Mode;
 pub use options::{EncodeOptions, Level, ModeChoice};
 pub use report::{Progress, Report, TensorReport};
 pub use wcodec_container::DtypeCode;
+pub use wcodec_rans::Isa;

@@ -45,7 +45,7 @@ pub(crate) fn decode(tensor: &str, dtype: DtypeCode, bytes: &[u8], offset: u64, 
 
 fn decode_planes(cursor: &mut Cursor<'_>, dtype: DtypeCode, out: &mut [u8]) -> Result<()> {
     let (n, rotate) = planes(dtype);
-    if out.len() > MAX_BYTES || out.len() % n != 0 {
+    if out.len() > MAX_BYTES || !out.len().is_multiple_of(n) {
         return cursor.corrupt("plain mode: length");
     }
     for plane in 0..n {

@@ -165,7 +165,7 @@ fn prepare_frames(source: Source<'_>, options: &EncodeOptions, beat: u64) -> Res
         (level, _) => level,
     };
     let element = source.dtype.bits().map_or(1, |b| (b / 8).max(1) as usize);
-    let planes = if element > 1 && source.data.len() % element == 0 { vec![1, element] } else { vec![1] };
+    let planes = if element > 1 && source.data.len().is_multiple_of(element) { vec![1, element] } else { vec![1] };
     let mut forms = Vec::new();
     for &plane_bytes in &planes {
         let params = FrameParams::new(options.zstd_frame, plane_bytes);

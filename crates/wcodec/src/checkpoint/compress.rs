@@ -70,11 +70,17 @@ struct Assembly<'a> {
     tables: HashMap<Vec<u8>, u64>,
     /// Blobs of pooled tensors that take more, by dtype and kind (last part of the name): place in the pool, bytes, reported tensors.
     pending: BTreeMap<(DtypeCode, String), Pending>,
-    /// Tensors by a fingerprint of their bytes: (file, tensor of the file, entry).
-    seen: HashMap<(usize, u32), Vec<(usize, usize, u32)>>,
+    /// Tensors by length and fingerprint of their bytes.
+    seen: HashMap<(usize, u32), Vec<Seen>>,
     options: &'a EncodeOptions,
     progress: &'a dyn Progress,
 }
+
+/// A tensor that was met: its file, its place in the file, its entry in the directory.
+type Seen = (usize, usize, u32);
+
+/// A tensor encoded in memory.
+type Encoded = (Prepared, Vec<EncodedChunk>);
 
 /// A blob of pooled tensors that is being filled.
 struct Pending {
@@ -139,7 +145,7 @@ impl Assembly<'_> {
     }
 
     /// Encodes a batch; `None` for what is an alias or is to be streamed.
-    fn encode(&self, sources: &[Source<'_>], originals: &[Option<u32>]) -> Result<Vec<Option<(Prepared, Vec<EncodedChunk>)>>> {
+    fn encode(&self, sources: &[Source<'_>], originals: &[Option<u32>]) -> Result<Vec<Option<Encoded>>> {
         sources
             .par_iter()
             .zip(originals)
@@ -329,7 +335,7 @@ impl Assembly<'_> {
 }
 
 /// Encodes a tensor in memory, and stores it after all when its real size says so.
-fn encode_whole(source: Source<'_>, options: &EncodeOptions) -> Result<(Prepared, Vec<EncodedChunk>)> {
+fn encode_whole(source: Source<'_>, options: &EncodeOptions) -> Result<Encoded> {
     let prepared = tensor::prepare(source, options)?;
     let chunks = encode_chunks(source, &prepared)?;
     let stored: usize = chunks.iter().map(|c| c.bytes.len()).sum();

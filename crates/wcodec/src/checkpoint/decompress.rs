@@ -10,7 +10,7 @@ use wcodec_container::{Crc32, FileEntry, Segment};
 use super::{KIND, KIND_FILE};
 use crate::archive::{Archive, Scratch, Tensor};
 use crate::error::{Error, Result};
-use crate::report::{Progress, Report, TensorReport};
+use crate::report::{Progress, Report};
 
 /// Restores what an archive was made from: a file at `output`, or a folder.
 ///
@@ -34,12 +34,12 @@ pub fn decompress(archive: &Archive, output: impl AsRef<Path>, overwrite: bool, 
         _ => Path::new("."),
     };
     if single {
-        let temporary = tempfile::Builder::new().prefix(".wcodec-").tempfile_in(parent).map_err(|e| Error::io(output, e))?;
+        let temporary = builder(0o666).tempfile_in(parent).map_err(|e| Error::io(output, e))?;
         restore(archive, &directory.files[0], temporary.as_file(), output, progress)?;
         let kept = if overwrite { temporary.persist(output) } else { temporary.persist_noclobber(output) };
         kept.map_err(|e| Error::io(output, e.error))?;
     } else {
-        let folder = tempfile::Builder::new().prefix(".wcodec-").tempdir_in(parent).map_err(|e| Error::io(output, e))?;
+        let folder = builder(0o777).tempdir_in(parent).map_err(|e| Error::io(output, e))?;
         for entry in &directory.files {
             // Paths were validated with the directory: relative, without `..`.
             let path = folder.path().join(&entry.path);
@@ -56,7 +56,7 @@ pub fn decompress(archive: &Archive, output: impl AsRef<Path>, overwrite: bool, 
             return Err(Error::io(output, e));
         }
     }
-    report(archive)
+    archive.report()
 }
 
 /// Checks everything in an archive: checksums of stored bytes, and that every tensor and file decodes to its checksum.
@@ -87,7 +87,7 @@ pub fn verify(archive: &Archive, progress: &dyn Progress) -> Result<Report> {
         }
         check_file(file, crc.value())?;
     }
-    report(archive)
+    archive.report()
 }
 
 /// Tensors whose chunks are decoded side by side: at most this many of them, and of their bytes.
@@ -166,30 +166,18 @@ fn check_file(entry: &FileEntry, found: u32) -> Result<()> {
     }
 }
 
-fn report(archive: &Archive) -> Result<Report> {
-    let directory = archive.container().directory();
-    let mut report = Report {
-        files: directory.files.len(),
-        decoded_bytes: directory.files.iter().map(|f| f.len).sum(),
-        archive_bytes: archive.container().file_len(),
-        ..Report::default()
-    };
-    let mut payloads = std::collections::HashSet::new();
-    for entry in &directory.tensors {
-        let offset = archive.container().trailer().directory.offset;
-        let mode = crate::Mode::from_code(entry.mode)
-            .ok_or_else(|| Error::corrupt(&entry.name, offset, format!("unknown mode {}", entry.mode)))?;
-        let first = entry.payload.len == 0 || payloads.insert(entry.payload.offset);
-        report.tensors.push(TensorReport {
-            name: entry.name.clone(),
-            dtype: entry.dtype,
-            shape: entry.shape.clone(),
-            mode,
-            decoded_bytes: entry.decoded_len,
-            stored_bytes: if first { entry.payload.len + entry.index.len } else { 0 },
-        });
+/// Temporary names whose files become ordinary ones: with `mode` less the umask, where the default is for private files.
+fn builder(mode: u32) -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".wcodec-").suffix(".partial");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(mode));
     }
-    Ok(report)
+    #[cfg(not(unix))]
+    let _ = mode;
+    builder
 }
 
 #[cfg(unix)]

@@ -37,7 +37,7 @@ impl Geometry {
         let lanes = LANES as u64;
         let fits = |cols: u64| cols * element_bytes as u64 <= MAX_ROW_BYTES;
         let folded = natural_cols.max(1) / gcd(natural_cols.max(1), lanes) * lanes;
-        let cols = if natural_cols >= lanes && fits(natural_cols) && (natural_cols % lanes == 0 || natural_cols >= 16 * lanes) {
+        let cols = if natural_cols >= lanes && fits(natural_cols) && (natural_cols.is_multiple_of(lanes) || natural_cols >= 16 * lanes) {
             natural_cols
         } else if folded <= MAX_FOLDED_COLS && elements / folded >= 64 {
             folded

@@ -71,7 +71,7 @@ impl LanesParams {
         let Ok(layout) = HeadLayout::new(bits, shift, flags & HAS_SIGN != 0) else {
             return cursor.corrupt("lanes mode: split of the head");
         };
-        let whole = decoded_len % element_bytes as u64 == 0 && layout.bytes() <= element_bytes;
+        let whole = decoded_len.is_multiple_of(element_bytes as u64) && layout.bytes() <= element_bytes;
         let geometry = usize::try_from(block_rows).ok().filter(|_| whole).and_then(|block_rows| {
             let elements = decoded_len / element_bytes as u64;
             Geometry::from_parts(elements, cols, element_bytes, block_rows, strips_per_chunk, payload_len)
