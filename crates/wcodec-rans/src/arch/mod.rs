@@ -30,6 +30,9 @@ macro_rules! each {
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub(crate) mod encode;
+#[cfg(target_arch = "x86_64")]
+mod encode_avx512;
 mod plan;
 
 use crate::superblock::{DecodeTables, Target};

@@ -31,7 +31,8 @@ mod decode;
 mod encode;
 
 pub use decode::{DecodeTables, Job, Superblock, Target};
-pub use encode::{EncodedSuperblock, Encoder};
+pub use encode::{Encoded, EncodedSuperblock, Encoder, Sink, Workspace};
+pub(crate) use encode::{log2_fixed, trade_signs};
 
 use crate::LANES;
 use crate::error::{RansError, Result};
@@ -147,7 +148,7 @@ impl Classes<'_> {
         (i32::from(self.rows[i]) + i32::from(self.cols[j])).clamp(0, contexts as i32 - 1) as usize
     }
 
-    fn check(&self, shape: Shape) -> Result<()> {
+    pub(crate) fn check(&self, shape: Shape) -> Result<()> {
         if self.rows.len() != shape.rows() || self.cols.len() != shape.cols() {
             return Err(RansError::BadArgument("classes must match the superblock's rows and columns"));
         }

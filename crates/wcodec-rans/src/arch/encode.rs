@@ -1,0 +1,405 @@
+//! The parts of the encoder that have a vector form, in the scalar form that defines them.
+
+use super::Backend;
+use crate::error::{RansError, Result};
+use crate::freq::TableSet;
+use crate::layout::HeadLayout;
+use crate::superblock::{Classes, Shape, log2_fixed, raw_position, trade_signs};
+use crate::LANES;
+
+/// A slot says how to code one symbol in one context: `freq | start << 12`, and [`PATCHED`] where it stands in for a value without one.
+pub(crate) type Slot = u32;
+/// Mark of a slot that is not its element's own.
+pub(crate) const PATCHED: Slot = 1 << 31;
+
+/// Frequency of a slot, 1 to 4095.
+#[inline]
+pub(crate) fn freq(slot: Slot) -> u32 {
+    slot & 0xfff
+}
+
+fn start(slot: Slot) -> u32 {
+    (slot >> 12) & 0xfff
+}
+
+/// A table set laid out for encoding.
+#[derive(Debug)]
+pub(crate) struct EncodeTables {
+    pub(crate) layout: HeadLayout,
+    pub(crate) table_bits: u32,
+    pub(crate) contexts: usize,
+    /// The smallest value of the alphabet.
+    pub(crate) first: u16,
+    /// Entries of one context: one per value from `first` to the largest, and one for all others.
+    pub(crate) width: usize,
+    /// `contexts · width` entries: the slot, and from bit 32 on log2(2^P / freq) in 1/65536 bit.
+    entries: Vec<u64>,
+}
+
+impl EncodeTables {
+    /// # Errors
+    /// [`RansError::BadArgument`] when an alphabet value does not fit the coded field.
+    pub(crate) fn new(layout: HeadLayout, set: &TableSet) -> Result<Self> {
+        let values = set.values();
+        if values.iter().any(|&v| u32::from(v) >> layout.coded_bits() != 0) {
+            return Err(RansError::BadArgument("alphabet value wider than the coded field"));
+        }
+        let (first, last) = (values[0], values[values.len() - 1]);
+        let (p, width) = (set.table_bits(), usize::from(last - first) + 2);
+        let cost: Vec<u32> = (0..=1u32 << p).map(|f| (p << 16) - log2_fixed(f.max(1))).collect();
+        let mut entries = Vec::with_capacity(set.contexts() * width);
+        for table in set.tables() {
+            let starts = table.starts();
+            let top = (0..values.len()).max_by_key(|&s| (table.freqs()[s], values.len() - s)).unwrap_or(0);
+            let entry = |s: usize, mark: Slot| {
+                let freq = table.freqs()[s];
+                u64::from(u32::from(freq) | (u32::from(starts[s]) << 12) | mark) | (u64::from(cost[usize::from(freq)]) << 32)
+            };
+            let from = entries.len();
+            entries.resize(from + width, entry(top, PATCHED));
+            for (s, &v) in values.iter().enumerate().filter(|&(s, _)| table.freqs()[s] != 0) {
+                entries[from + usize::from(v - first)] = entry(s, 0);
+            }
+        }
+        Ok(Self { layout, table_bits: p, contexts: set.contexts(), first, width, entries })
+    }
+
+    /// All entries: `contexts · width`.
+    pub(crate) fn entries(&self) -> &[u64] {
+        &self.entries
+    }
+
+    /// The state after coding `slot` in state `x`, and whether `x` shed a word first.
+    #[inline]
+    fn step(&self, x: u32, slot: Slot) -> (u32, bool) {
+        let freq = freq(slot);
+        let shed = x >= freq << (32 - self.table_bits);
+        let x = if shed { x >> 16 } else { x };
+        let q = x / freq;
+        ((q << self.table_bits) + (x - q * freq) + start(slot), shed)
+    }
+}
+
+/// What the lanes of one superblock do.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    /// Slot of every element, row by row in lane order.
+    pub(crate) slots: Vec<Slot>,
+    /// The low half of every state before its step, in the same order.
+    pub(crate) words: Vec<u16>,
+    /// Per row, the lanes that shed their low half.
+    pub(crate) sheds: Vec<u64>,
+    /// The raw field: halfword k of column pair p at `k · pairs + p`.
+    pub(crate) halves: Vec<u32>,
+}
+
+/// Another run of one lane.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub(crate) n: u32,
+    /// The final state.
+    pub(crate) state: u32,
+    /// Low half of the state before every row's step, and whether it is shed.
+    rows: Vec<(u16, bool)>,
+}
+
+impl Lanes {
+    pub(crate) fn resize(&mut self, shape: Shape, layout: HeadLayout) {
+        self.slots.resize(shape.elements(), 0);
+        self.words.resize(shape.elements(), 0);
+        self.sheds.resize(shape.rows(), 0);
+        self.halves.resize(shape.pairs() * shape.halfwords(layout), 0);
+    }
+
+    /// T of column `c`: its last two halfwords.
+    pub(crate) fn tail(&self, shape: Shape, c: usize) -> u32 {
+        let pairs = shape.pairs();
+        let last = self.halves.len() - pairs;
+        let half = |at: usize| (self.halves[at + c / 2] >> (16 * (c % 2))) & 0xffff;
+        half(last - pairs) | (half(last) << 16)
+    }
+
+    /// Appends the stored part of the raw field.
+    pub(crate) fn store_raw(&self, shape: Shape, layout: HeadLayout, out: &mut Vec<u8>) {
+        let stored = shape.pairs() * shape.stored_halfwords(layout);
+        let from = out.len();
+        out.resize(from + 4 * stored, 0);
+        for (bytes, h) in out[from..].chunks_exact_mut(4).zip(&self.halves) {
+            bytes.copy_from_slice(&h.to_le_bytes());
+        }
+    }
+
+    /// Row, column and value of every element that has a stand-in.
+    pub(crate) fn patches<'a>(
+        &'a self,
+        layout: HeadLayout,
+        heads: &'a [u16],
+        shape: Shape,
+    ) -> impl Iterator<Item = (usize, usize, u16)> + 'a {
+        let rows = self.slots.chunks_exact(shape.cols()).zip(heads.chunks_exact(shape.cols())).enumerate();
+        rows.flat_map(move |(i, (slots, heads))| {
+            let lanes = slots.iter().zip(shape.lane_columns());
+            lanes.filter(|(slot, _)| **slot & PATCHED != 0).map(move |(_, j)| (i, j, layout.coded(heads[j])))
+        })
+    }
+
+    /// Runs one lane alone, from state `x`.
+    pub(crate) fn run_lane(&self, tables: &EncodeTables, shape: Shape, lane: usize, n: u32, mut x: u32) -> Turn {
+        let mut rows = vec![(0, false); shape.rows()];
+        for (at, slots) in rows.iter_mut().zip(self.slots.chunks_exact(shape.cols())).rev() {
+            let (next, shed) = tables.step(x, slots[lane]);
+            *at = (x as u16, shed);
+            x = next;
+        }
+        Turn { n, state: x, rows }
+    }
+
+    /// Puts another run in the place of a lane's first.
+    pub(crate) fn replace(&mut self, shape: Shape, lane: usize, turn: &Turn) {
+        let words = self.words.chunks_exact_mut(shape.cols());
+        for ((words, sheds), &(word, shed)) in words.zip(&mut self.sheds).zip(&turn.rows) {
+            words[lane] = word;
+            *sheds = (*sheds & !(1 << lane)) | (u64::from(shed) << lane);
+        }
+    }
+
+    fn slots_scalar(
+        &mut self,
+        tables: &EncodeTables,
+        heads: &[u16],
+        shape: Shape,
+        classes: Classes<'_>,
+        costs: &mut [u32; LANES],
+    ) -> bool {
+        let mut any = 0;
+        let rows = self.slots.chunks_exact_mut(shape.cols()).zip(heads.chunks_exact(shape.cols()));
+        for (i, (slots, heads)) in rows.enumerate() {
+            for ((slot, cost), j) in slots.iter_mut().zip(&mut *costs).zip(shape.lane_columns()) {
+                let context = classes.context(i, j, tables.contexts);
+                let value = usize::from(tables.layout.coded(heads[j]).wrapping_sub(tables.first));
+                let entry = tables.entries[context * tables.width + value.min(tables.width - 1)];
+                *slot = entry as u32;
+                *cost = cost.wrapping_add((entry >> 32) as u32);
+                any |= *slot;
+            }
+        }
+        any & PATCHED != 0
+    }
+
+    fn run_scalar(&mut self, tables: &EncodeTables, shape: Shape, states: &mut [u32; LANES]) {
+        let cols = shape.cols();
+        let rows = self.slots.chunks_exact(cols).zip(self.words.chunks_exact_mut(cols)).zip(&mut self.sheds);
+        for ((slots, words), sheds) in rows.rev() {
+            *sheds = 0;
+            for (lane, ((x, &slot), word)) in states.iter_mut().zip(slots).zip(words).enumerate() {
+                let (next, shed) = tables.step(*x, slot);
+                *word = *x as u16;
+                *sheds |= u64::from(shed) << lane;
+                *x = next;
+            }
+        }
+    }
+
+    fn raw_scalar(&mut self, layout: HeadLayout, heads: &[u16], shape: Shape) {
+        let (r, pairs) = (layout.raw_bits() as usize, shape.pairs());
+        self.halves.fill(0);
+        if r == 0 {
+            return;
+        }
+        for (i, row) in heads.chunks_exact(shape.cols()).enumerate() {
+            let (k, bit) = raw_position(i, r);
+            for (p, pair) in row.chunks(2).enumerate() {
+                let mut codes = [layout.raw(pair[0]), pair.get(1).map_or(0, |&h| layout.raw(h))];
+                if layout.sign() && pair.len() == 2 {
+                    codes = trade_signs(codes);
+                }
+                for (half, code) in codes.into_iter().enumerate() {
+                    let wide = u32::from(code) << bit;
+                    self.halves[k * pairs + p] |= (wide & 0xffff) << (16 * half);
+                    if bit + r > 16 {
+                        self.halves[(k + 1) * pairs + p] |= (wide >> 16) << (16 * half);
+                    }
+                }
+            }
+        }
+    }
+
+    fn words_scalar(&self, shape: Shape, out: &mut Vec<u8>) {
+        for (words, &sheds) in self.words.chunks_exact(shape.cols()).zip(&self.sheds) {
+            let mut left = sheds;
+            while left != 0 {
+                out.extend_from_slice(&words[left.trailing_zeros() as usize].to_le_bytes());
+                left &= left - 1;
+            }
+        }
+    }
+}
+
+/// Least precision P of the vector runs: their quotients, below 2^(32 − P), have to come out of 24-bit floats within one.
+#[cfg(target_arch = "x86_64")]
+const VECTOR_TABLE_BITS: u32 = 10;
+
+impl Backend {
+    /// Finds every element's slot and adds up every lane's costs. Says whether any slot is [`PATCHED`].
+    pub(crate) fn encode_slots(
+        self,
+        tables: &EncodeTables,
+        heads: &[u16],
+        shape: Shape,
+        classes: Classes<'_>,
+        lanes: &mut Lanes,
+        costs: &mut [u32; LANES],
+    ) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(token) if shape.cols() == LANES => token.encode_slots(tables, heads, classes, lanes, costs),
+            _ => lanes.slots_scalar(tables, heads, shape, classes, costs),
+        }
+    }
+
+    /// Runs every lane from its state over all rows, last to first.
+    pub(crate) fn encode_run(self, tables: &EncodeTables, shape: Shape, lanes: &mut Lanes, states: &mut [u32; LANES]) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(token) if shape.cols() == LANES && tables.table_bits >= VECTOR_TABLE_BITS => {
+                token.encode_run(tables, lanes, states);
+            }
+            _ => lanes.run_scalar(tables, shape, states),
+        }
+    }
+
+    /// Packs the raw codes.
+    pub(crate) fn encode_raw(self, layout: HeadLayout, heads: &[u16], shape: Shape, lanes: &mut Lanes) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(token) if shape.cols() == LANES && layout.raw_bits() > 0 => {
+                token.encode_raw(layout, heads, &mut lanes.halves);
+            }
+            _ => lanes.raw_scalar(layout, heads, shape),
+        }
+    }
+
+    /// Appends the shed words in the order in which a decoder takes them.
+    pub(crate) fn encode_words(self, shape: Shape, lanes: &Lanes, out: &mut Vec<u8>) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(token) if shape.cols() == LANES => token.encode_words(lanes, out),
+            _ => lanes.words_scalar(shape, out),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::superblock::{Classes, Encoder, Shape};
+    use crate::{HeadLayout, Isa, TableSet};
+    use proptest::prelude::*;
+
+    fn layouts() -> impl Strategy<Value = HeadLayout> {
+        prop_oneof![
+            (4u8..=12).prop_map(|s| HeadLayout::new(16, s, true).unwrap()),
+            (0u8..8).prop_map(|s| HeadLayout::new(8, s, false).unwrap()),
+            (0u8..6).prop_map(|s| HeadLayout::new(8, s, true).unwrap()),
+            (4u8..8).prop_map(|s| HeadLayout::new(16, s, false).unwrap()),
+        ]
+    }
+
+    /// Tables of every slope: one or two symbols with nearly all slots, many with one each, anything between.
+    fn tables(layout: HeadLayout, contexts: usize, p: u32, slope: u32, seed: u64) -> TableSet {
+        let values = 1usize << layout.coded_bits();
+        let mut x = seed | 1;
+        let counts: Vec<Vec<u64>> = (0..contexts)
+            .map(|k| {
+                let mut counts = vec![0; values];
+                for i in 0..(1 + (seed as usize >> 3) % 200).min(values) {
+                    x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    counts[(i * 7 + k + seed as usize % 5) % values] = (1u64 << 40) >> ((i as u32 * slope / 4).min(40)) | (x >> 60);
+                }
+                counts
+            })
+            .collect();
+        let kept: Vec<usize> = (0..values).filter(|&v| counts.iter().any(|c| c[v] > 0)).take(250.min(1 << p)).collect();
+        let counts: Vec<Vec<u64>> =
+            counts.iter().map(|c| (0..values).map(|v| if kept.contains(&v) { c[v] } else { 0 }).collect()).collect();
+        TableSet::from_counts(p, &counts).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn every_instruction_set_writes_the_same_bytes(
+            rows in 1usize..=140, cols in prop_oneof![4 => Just(64usize), 1 => 1usize..64], layout in layouts(), contexts in 1usize..=16,
+            p in 8u32..=12, slope in 0u32..20, stray in 0u32..3, seed in any::<u64>(),
+        ) {
+            let p = p.min((32 - layout.coded_bits()) / 2);
+            let contexts = contexts.min(1 << (15 - p));
+            let set = tables(layout, contexts, p, slope, seed);
+            let shape = Shape::new(rows, cols).unwrap();
+            let mut x = seed | 1;
+            let mut next = || { x ^= x << 13; x ^= x >> 7; x ^= x << 17; x };
+            let heads: Vec<u16> = (0..shape.elements()).map(|_| {
+                let value = match next() % 8 {
+                    // Strays may have no slot anywhere.
+                    0 if stray > 0 => next() as u16 & ((1 << layout.coded_bits()) - 1),
+                    1 => set.values()[next() as usize % set.values().len()],
+                    _ => {
+                        let table = &set.tables()[next() as usize % contexts];
+                        let mut slot = (next() & ((1 << p) - 1)) as u32;
+                        let s = table.freqs().iter().position(|&f| if slot < u32::from(f) { true } else { slot -= u32::from(f); false });
+                        set.values()[s.unwrap()]
+                    }
+                };
+                layout.join(value, next() as u16 & ((1 << layout.raw_bits()) - 1))
+            }).collect();
+            let row_classes: Vec<u8> = (0..rows).map(|_| (next() % 18) as u8).collect();
+            let col_classes: Vec<i8> = (0..cols).map(|_| (next() % 12) as i8 - 6).collect();
+            let classes = Classes { rows: &row_classes, cols: &col_classes };
+            let scalar = Encoder::new(layout, &set).unwrap().with_isa(Isa::Scalar).unwrap().encode(&heads, shape, classes).unwrap();
+            for isa in [Isa::Avx2, Isa::Avx512].into_iter().filter(|i| i.is_available()) {
+                let other = Encoder::new(layout, &set).unwrap().with_isa(isa).unwrap().encode(&heads, shape, classes).unwrap();
+                prop_assert_eq!(&other, &scalar);
+            }
+        }
+    }
+
+    /// Every frequency with states at the edges of its quotients: what the vector form's float quotients have to get right.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn quotients_are_exact_at_their_edges() {
+        use super::{EncodeTables, Lanes};
+        use crate::arch::Backend;
+        use crate::{FrequencyTable, LANES};
+
+        let Some(backend) = Backend::new(Isa::Avx512) else { return };
+        let layout = HeadLayout::new(16, 6, true).unwrap();
+        let shape = Shape::new(1, LANES).unwrap();
+        for p in 10..=12u32 {
+            for freq in 1..1u32 << p {
+                let table = FrequencyTable::new(p, vec![freq as u16, ((1 << p) - freq) as u16]).unwrap();
+                let tables = EncodeTables::new(layout, &TableSet::new(vec![0, 1], vec![table]).unwrap()).unwrap();
+                let limit = u64::from(freq) << (32 - p);
+                let quotients = limit / u64::from(freq);
+                let mut states = [0u32; LANES];
+                for (i, x) in states.iter_mut().enumerate() {
+                    // Around multiples of freq near the upper end, in the middle and near the lower end, and just shed states.
+                    let multiple = match i % 4 {
+                        0 => quotients - (i as u64 / 4) / 3,
+                        1 => quotients / 2 + i as u64 * 97,
+                        2 => (1 << 16) / u64::from(freq) + 1 + i as u64 / 12,
+                        _ => quotients - i as u64 * 131,
+                    };
+                    let edge = (multiple * u64::from(freq) + 1 - (i as u64 / 4) % 3).clamp(1 << 16, u64::from(u32::MAX));
+                    *x = edge as u32;
+                }
+                let mut lanes = Lanes::default();
+                lanes.resize(shape, layout);
+                lanes.slots.fill(tables.entries()[0] as u32);
+                let (mut vector, mut scalar) = (states, states);
+                backend.encode_run(&tables, shape, &mut lanes, &mut vector);
+                lanes.run_scalar(&tables, shape, &mut scalar);
+                assert_eq!(vector, scalar, "P {p}, frequency {freq}");
+            }
+        }
+    }
+}

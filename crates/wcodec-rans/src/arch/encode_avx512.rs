@@ -1,0 +1,262 @@
+//! Encoding with AVX-512: a row is four vectors of sixteen states, in lane order.
+//!
+//! A row of 64 heads takes about 60 instructions for its slots (eight of them gathers of eight entries), 90 for the states' step, 10 each
+//! for words and raw codes.
+#![expect(unsafe_code, reason = "vector loads, stores and gathers, and entry into functions compiled for AVX-512")]
+
+use std::arch::x86_64::*;
+
+use super::avx512::Avx512;
+use super::encode::{EncodeTables, Lanes, PATCHED};
+use crate::LANES;
+use crate::layout::HeadLayout;
+use crate::superblock::{Classes, GROUP_ROWS};
+
+impl Avx512 {
+    /// See [`super::Backend::encode_slots`]; for 64 columns.
+    pub(crate) fn encode_slots(
+        self,
+        tables: &EncodeTables,
+        heads: &[u16],
+        classes: Classes<'_>,
+        lanes: &mut Lanes,
+        costs: &mut [u32; LANES],
+    ) -> bool {
+        // SAFETY: `self` exists only if the CPU has every feature that the function is compiled for.
+        unsafe { slots(tables, heads, classes, &mut lanes.slots, costs) }
+    }
+
+    /// See [`super::Backend::encode_run`]; for 64 columns and P ≥ 10.
+    pub(crate) fn encode_run(self, tables: &EncodeTables, lanes: &mut Lanes, states: &mut [u32; LANES]) {
+        // SAFETY: as above.
+        unsafe { run(tables.table_bits, &lanes.slots, &mut lanes.words, &mut lanes.sheds, states) }
+    }
+
+    /// See [`super::Backend::encode_raw`]; for 64 columns and at least one raw bit.
+    pub(crate) fn encode_raw(self, layout: HeadLayout, heads: &[u16], halves: &mut [u32]) {
+        // SAFETY: as above.
+        unsafe { raw(layout, heads, halves) }
+    }
+
+    /// See [`super::Backend::encode_words`]; for 64 columns.
+    pub(crate) fn encode_words(self, lanes: &Lanes, out: &mut Vec<u8>) {
+        // SAFETY: as above.
+        unsafe { words(&lanes.words, &lanes.sheds, out) }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn slots(
+    tables: &EncodeTables,
+    heads: &[u16],
+    classes: Classes<'_>,
+    slots: &mut [u32],
+    costs: &mut [u32; LANES],
+) -> bool {
+    let layout = tables.layout;
+    let fill = |x: usize| _mm512_set1_epi32(x as i32);
+    let mask = fill((1 << layout.coded_bits()) - 1);
+    let (first, other) = (fill(usize::from(tables.first)), fill(tables.width - 1));
+    let last_context = fill((tables.contexts - 1) * tables.width);
+    let shifts = [_mm_cvtsi32_si128(layout.shift() as i32), _mm_cvtsi32_si128(layout.shift() as i32 + 16)];
+    // Columns' classes in lane order, in entries.
+    let mut offsets = [0i32; LANES];
+    for (lane, offset) in offsets.iter_mut().enumerate() {
+        *offset = i32::from(classes.cols[2 * (lane % 32) + lane / 32]) * tables.width as i32;
+    }
+    let offsets: [__m512i; 4] = std::array::from_fn(|v| load_signed((&offsets[16 * v..16 * v + 16]).try_into().expect("16")));
+    let low_words = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    let high_words = _mm512_or_si512(low_words, _mm512_set1_epi32(1));
+
+    let mut sums = [_mm512_setzero_si512(); 4];
+    let mut any = _mm512_setzero_si512();
+    let rows = heads.chunks_exact(LANES).zip(slots.chunks_exact_mut(LANES)).zip(classes.rows);
+    for ((heads, slots), &class) in rows {
+        let class = fill(usize::from(class) * tables.width);
+        let heads = [load_words(&heads[..32]), load_words(&heads[32..])];
+        for v in 0..4 {
+            let value = _mm512_and_si512(_mm512_srl_epi32(heads[v % 2], shifts[v / 2]), mask);
+            let value = _mm512_min_epu32(_mm512_sub_epi32(value, first), other);
+            let context = _mm512_add_epi32(class, offsets[v]);
+            let context = _mm512_min_epi32(_mm512_max_epi32(context, _mm512_setzero_si512()), last_context);
+            let index = _mm512_add_epi32(context, value);
+            // SAFETY: value < width, and context ≤ (contexts − 1)·width.
+            let (low, high) = unsafe { gather(tables.entries(), index) };
+            let slot = _mm512_permutex2var_epi32(low, low_words, high);
+            sums[v] = _mm512_add_epi32(sums[v], _mm512_permutex2var_epi32(low, high_words, high));
+            any = _mm512_or_si512(any, slot);
+            store((&mut slots[16 * v..16 * v + 16]).try_into().expect("16"), slot);
+        }
+    }
+    for (costs, sum) in costs.chunks_exact_mut(16).zip(sums) {
+        store(costs.try_into().expect("16"), sum);
+    }
+    _mm512_test_epi32_mask(any, _mm512_set1_epi32(PATCHED as i32)) != 0
+}
+
+/// The quotient of state and frequency comes from floats: x is rounded to 24 bits, so is the reciprocal (14 bits and one Newton step, error
+/// 2^-28 before rounding), so is their product: together less than 3.2·2^-24 of a quotient below 2^22, so truncation is off by one at
+/// most, and the remainder tells which way. (x < freq·2^(32 − P) after shedding; P ≥ 10.)
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn run(table_bits: u32, slots: &[u32], words: &mut [u16], sheds: &mut [u64], states: &mut [u32; LANES]) {
+    let mut x: [__m512i; 4] = std::array::from_fn(|v| load((&states[16 * v..16 * v + 16]).try_into().expect("16")));
+    let p = _mm_cvtsi32_si128(table_bits as i32);
+    let limit_shift = _mm_cvtsi32_si128(32 - table_bits as i32);
+    let slot_count = _mm512_set1_epi32(1 << table_bits);
+    let field = _mm512_set1_epi32(0xfff);
+    let one = _mm512_set1_ps(1.0);
+    let rows = slots.chunks_exact(LANES).zip(words.chunks_exact_mut(LANES)).zip(sheds);
+    for ((slots, words), sheds) in rows.rev() {
+        let mut row = 0u64;
+        for v in 0..4 {
+            let slot = load((&slots[16 * v..16 * v + 16]).try_into().expect("16"));
+            let freq = _mm512_and_si512(slot, field);
+            let start = _mm512_and_si512(_mm512_srli_epi32::<12>(slot), field);
+            let shed = _mm512_cmpge_epu32_mask(x[v], _mm512_sll_epi32(freq, limit_shift));
+            store_half((&mut words[16 * v..16 * v + 16]).try_into().expect("16"), _mm512_cvtepi32_epi16(x[v]));
+            row |= u64::from(shed) << (16 * v);
+            let y = _mm512_mask_srli_epi32::<16>(x[v], shed, x[v]);
+
+            let divisor = _mm512_cvtepi32_ps(freq);
+            let near = _mm512_rcp14_ps(divisor);
+            let reciprocal = _mm512_fmadd_ps(near, _mm512_fnmadd_ps(divisor, near, one), near);
+            let q = _mm512_cvttps_epi32(_mm512_mul_ps(_mm512_cvtepu32_ps(y), reciprocal));
+            let rest = _mm512_sub_epi32(y, _mm512_mullo_epi32(q, freq));
+            let next = _mm512_add_epi32(_mm512_add_epi32(_mm512_sll_epi32(q, p), start), rest);
+            let step = _mm512_sub_epi32(slot_count, freq);
+            let next = _mm512_mask_add_epi32(next, _mm512_cmpge_epi32_mask(rest, freq), next, step);
+            x[v] = _mm512_mask_sub_epi32(next, _mm512_movepi32_mask(rest), next, step);
+        }
+        *sheds = row;
+    }
+    for (states, x) in states.chunks_exact_mut(16).zip(x) {
+        store(states.try_into().expect("16"), x);
+    }
+}
+
+/// Two heads of a column pair are one 32-bit word; turned left by one it has each low field one bit up and the other's sign below it.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn raw(layout: HeadLayout, heads: &[u16], halves: &mut [u32]) {
+    let r = layout.raw_bits() as usize;
+    let mask = _mm512_set1_epi16(((1u32 << r) - 1) as i16);
+    let mut out = halves.chunks_exact_mut(32);
+    for group in heads.chunks(GROUP_ROWS * LANES) {
+        let mut filled = 0;
+        let mut pending = [_mm512_setzero_si512(); 2];
+        for row in group.chunks_exact(LANES) {
+            let shift = _mm_cvtsi32_si128(filled as i32);
+            let back = _mm_cvtsi32_si128(16 - filled as i32);
+            let heads = [load_words(&row[..32]), load_words(&row[32..])];
+            let codes = heads.map(|h| {
+                let turned = match (layout.sign(), layout.bits()) {
+                    (false, _) => h,
+                    (true, 16) => _mm512_rol_epi32::<1>(h),
+                    // An 8-bit head has its sign in bit 7, and so has to give it to the other half.
+                    (true, _) => {
+                        let sign = _mm512_rol_epi32::<16>(_mm512_srli_epi16::<7>(h));
+                        _mm512_or_si512(_mm512_slli_epi16::<1>(h), sign)
+                    }
+                };
+                _mm512_and_si512(turned, mask)
+            });
+            for h in 0..2 {
+                pending[h] = _mm512_or_si512(pending[h], _mm512_sll_epi16(codes[h], shift));
+            }
+            filled += r;
+            if filled >= 16 {
+                put(&mut out, pending);
+                filled -= 16;
+                pending = codes.map(|c| _mm512_srl_epi16(c, back));
+            }
+        }
+        if filled > 0 {
+            put(&mut out, pending);
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn put(out: &mut std::slice::ChunksExactMut<'_, u32>, pair: [__m512i; 2]) {
+    if let Some(out) = out.next() {
+        let (low, high) = out.split_at_mut(16);
+        store(low.try_into().expect("16"), pair[0]);
+        store(high.try_into().expect("16"), pair[1]);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn words(words: &[u16], sheds: &[u64], out: &mut Vec<u8>) {
+    // Vectors are stored whole, each over the idle end of the one before; the slack is for the last one's.
+    let mut at = out.len();
+    let total: usize = sheds.iter().map(|s| s.count_ones() as usize).sum();
+    out.resize(at + 2 * total + 64, 0);
+    for (words, &sheds) in words.chunks_exact(LANES).zip(sheds) {
+        for (words, sheds) in [(&words[..32], sheds as u32), (&words[32..], (sheds >> 32) as u32)] {
+            let packed = _mm512_maskz_compress_epi16(sheds, load_words(words));
+            store_bytes((&mut out[at..at + 64]).try_into().expect("64"), packed);
+            at += 2 * sheds.count_ones() as usize;
+        }
+    }
+    out.truncate(at);
+}
+
+/// Entries 0–7 and 8–15 of sixteen indices.
+///
+/// # Safety
+/// Every index is below `entries.len()`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+unsafe fn gather(entries: &[u64], index: __m512i) -> (__m512i, __m512i) {
+    let base = entries.as_ptr().cast();
+    // SAFETY: the caller's promise. A bounds check per lane would double the instructions of a row.
+    unsafe {
+        (
+            _mm512_i32gather_epi64::<8>(_mm512_castsi512_si256(index), base),
+            _mm512_i32gather_epi64::<8>(_mm512_extracti64x4_epi64::<1>(index), base),
+        )
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(from: &[u32; 16]) -> __m512i {
+    // SAFETY: 64 readable bytes.
+    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_signed(from: &[i32; 16]) -> __m512i {
+    // SAFETY: 64 readable bytes.
+    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_words(from: &[u16]) -> __m512i {
+    let from: &[u16; 32] = from.try_into().expect("32");
+    // SAFETY: 64 readable bytes.
+    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(to: &mut [u32; 16], x: __m512i) {
+    // SAFETY: 64 writable bytes.
+    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), x) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_bytes(to: &mut [u8; 64], x: __m512i) {
+    // SAFETY: 64 writable bytes.
+    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), x) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_half(to: &mut [u16; 16], x: __m256i) {
+    // SAFETY: 32 writable bytes.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), x) }
+}
