@@ -116,6 +116,16 @@ impl Archive {
         if entry.chunks.is_empty() && entry.decoded_len > 0 && mode != Mode::Pooled {
             return Err(Error::corrupt(&entry.name, offset, "no chunks"));
         }
+        // Buffers are sized by what the directory says; lanes and integer mode hold that against their own parameters.
+        let possible = entry.chunks.iter().all(|chunk| match mode {
+            Mode::Store => chunk.decoded_len == chunk.len,
+            Mode::Plain => chunk.decoded_len <= small::MAX_BYTES as u64,
+            Mode::Zstd => chunk.decoded_len <= wcodec_container::max_decoded_len(chunk.len),
+            _ => true,
+        });
+        if !possible {
+            return Err(Error::corrupt(&entry.name, offset, "chunk with an impossible decoded length"));
+        }
         Ok(Tensor { reader: &self.reader, entry, mode, decoder, extents: entry.chunk_extents().collect() })
     }
 
