@@ -56,8 +56,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     sources.extend(generate::random(args.cases, args.seed)?);
     sources.push(generate::large(args.seed)?);
     sources.extend(generate::folder(&fixtures, true)?);
-    let settings: Vec<Setting> =
-        Setting::all().into_iter().filter(|s| args.setting.as_ref().is_none_or(|only| s.name().starts_with(only))).collect();
+    let settings: Vec<Setting> = Setting::all()
+        .into_iter()
+        .filter(|s| args.setting.as_ref().is_none_or(|only| s.name().starts_with(only)))
+        .collect();
     let mut run = Run { settings, backends: Backend::present(), pools: pools()?, table: Table::default(), failures: 0 };
     for source in &sources {
         run.file(source)?;
@@ -214,6 +216,7 @@ fn failures_dir() -> PathBuf {
 }
 
 fn save(source: &Source, name: &str) -> Result<()> {
-    let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || ".-".contains(c) { c } else { '_' }).collect();
+    let name: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || ".-".contains(c) { c } else { '_' }).collect();
     workspace::write_atomic(&failures_dir().join(format!("{name}.safetensors")), &source.bytes)
 }

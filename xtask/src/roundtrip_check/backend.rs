@@ -19,7 +19,8 @@ impl Backend {
     pub(crate) fn present() -> Vec<Self> {
         let capped = std::env::var(ISA).ok();
         let widest = [Isa::Avx512, Isa::Avx2, Isa::Scalar].into_iter();
-        let within = widest.skip_while(|&isa| capped.as_deref().is_some_and(|cap| CAPS.contains(&cap) && cap != name(isa)));
+        let within =
+            widest.skip_while(|&isa| capped.as_deref().is_some_and(|cap| CAPS.contains(&cap) && cap != name(isa)));
         within.filter(|isa| isa.is_available()).map(Self::Cpu).collect()
     }
 

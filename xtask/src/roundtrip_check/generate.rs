@@ -138,8 +138,9 @@ pub(crate) fn random(cases: u32, seed: u64) -> Result<Vec<Source>> {
         .map(|case| {
             let tree = file.new_tree(&mut runner).map_err(|why| anyhow!("no case {case}: {why}"))?;
             let tensors = tree.current().into_iter().enumerate();
-            let tensors = tensors
-                .map(|(i, (dtype, shape, values, seed))| make(format!("{i:02}.{values:?}"), dtype, &shape, values, seed));
+            let tensors = tensors.map(|(i, (dtype, shape, values, seed))| {
+                make(format!("{i:02}.{values:?}"), dtype, &shape, values, seed)
+            });
             source(format!("random-{case}"), tensors.collect(), true)
         })
         .collect()

@@ -174,7 +174,12 @@ impl Random {
 
     /// About normal, of unit variance: a sum of twelve uniform numbers, less its mean.
     fn bell(&mut self) -> f64 {
-        let sum: u64 = (0..3).map(|_| { let n = self.next(); (0..4).map(|i| n >> (16 * i) & 0xffff).sum::<u64>() }).sum();
+        let sum: u64 = (0..3)
+            .map(|_| {
+                let n = self.next();
+                (0..4).map(|i| n >> (16 * i) & 0xffff).sum::<u64>()
+            })
+            .sum();
         sum as f64 / 65536.0 - 6.0
     }
 }
