@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+mod ablation;
 mod bench_peers;
 mod build_kernels;
 mod fetch_models;
@@ -20,6 +21,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show what each step of the encoder gains, as a table of whole-file ratios.
+    Ablation(ablation::Args),
     /// Compile kernels/*.cu to the PTX that crates/wcodec-kernels holds, or check that it is current.
     BuildKernels(build_kernels::Args),
     /// Build the real models used by tests and benches under target/models/.
@@ -34,6 +37,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Ablation(args) => ablation::run(&args),
         Command::BuildKernels(args) => build_kernels::run(&args),
         Command::FetchModels(args) => fetch_models::run(&args),
         Command::BenchPeers(args) => bench_peers::run(&args),

@@ -1,7 +1,7 @@
 //! Adaptive binary arithmetic coding, for the few hundred numbers that describe a tensor: tables and class maps.
 //!
 //! Too slow for weights, but it needs no table of its own. The coder narrows a 32-bit interval bit by bit (as in M. Mahoney's fpaq0,
-//! public domain); a bit's probability is learned with a rate that falls from 1/2 to 1/32 as it is seen more often.
+//! public domain); a bit's probability is learned with a rate that falls from 2/3 to 1/32 as it is seen more often.
 
 use crate::error::{Result, truncated};
 

@@ -11,8 +11,8 @@ use crate::wire::{Cursor, put_varint};
 
 /// Content of a chunk: this much, or one frame where that is more.
 const CHUNK_BYTES: u64 = 1 << 20;
-/// Frame sizes that an archive may have.
-const FRAME_RANGE: std::ops::RangeInclusive<u64> = 4 << 10..=16 << 20;
+/// Frame sizes that an archive may have. A chunk is then at most 1 MiB, which the smallest archive may claim.
+const FRAME_RANGE: std::ops::RangeInclusive<u64> = 4 << 10..=1 << 20;
 
 /// Parameters of the Zstd mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,7 @@ pub(crate) struct FrameParams {
 impl FrameParams {
     /// Parameters for frames of about `frame` bytes: whole elements, within the allowed range.
     pub(crate) fn new(frame: usize, plane_bytes: usize) -> Self {
+        // Both ends of the range are whole elements.
         let frame = (frame as u64).clamp(*FRAME_RANGE.start(), *FRAME_RANGE.end());
         Self { frame: frame - frame % plane_bytes as u64, plane_bytes }
     }
@@ -94,7 +95,7 @@ impl FrameDecoder {
         let mut cursor = Cursor::new(&entry.params, &entry.name, directory_offset);
         let (frame, plane_bytes) = (cursor.varint()?, usize::from(cursor.byte()?));
         cursor.finish()?;
-        if !FRAME_RANGE.contains(&(frame + frame % 2)) || !matches!(plane_bytes, 1 | 2 | 4 | 8) || frame % plane_bytes as u64 != 0 {
+        if !FRAME_RANGE.contains(&frame) || !matches!(plane_bytes, 1 | 2 | 4 | 8) || frame % plane_bytes as u64 != 0 {
             return cursor.corrupt("zstd mode: frame size or planes");
         }
         let params = FrameParams { frame, plane_bytes };

@@ -31,7 +31,7 @@ pub use archive::{Archive, Tensor, decode_many};
 pub use checkpoint::{compress, decompress, verify};
 pub use error::{Error, Result};
 pub use mode::Mode;
-pub use options::{EncodeOptions, Level, ModeChoice};
+pub use options::{EncodeOptions, Level, ModeChoice, Tuning};
 pub use report::{Progress, Report, TensorReport};
 pub use wcodec_container::DtypeCode;
 pub use wcodec_rans::Isa;

@@ -28,6 +28,39 @@ pub enum ModeChoice {
     Store,
 }
 
+/// Steps of the encoder that can be left out, to measure what each gains. All are on by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tuning {
+    /// Most contexts K of a tensor, 1 to 16.
+    pub max_contexts: usize,
+    /// Most mantissa bits of a wide float that are coded with its exponent.
+    pub max_mantissa_bits: u8,
+    /// Classes by code length, not by moments alone.
+    pub refine_classes: bool,
+    /// Raw bits carried in the states.
+    pub pack_states: bool,
+    /// Low bits stored only as far as a row uses them.
+    pub trim_low_bits: bool,
+    /// Small tensors coded together.
+    pub pool_small: bool,
+    /// Tables of an earlier tensor where its own would cost more than they gain.
+    pub share_tables: bool,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            max_contexts: 16,
+            max_mantissa_bits: 3,
+            refine_classes: true,
+            pack_states: true,
+            trim_low_bits: true,
+            pool_small: true,
+            share_tables: true,
+        }
+    }
+}
+
 /// Options of encoding.
 ///
 /// ```
@@ -43,7 +76,7 @@ pub struct EncodeOptions {
     pub mode: ModeChoice,
     /// Rows of a superblock, 16 to 512 in steps of 16. Lower ones decode with more parallelism on a GPU.
     pub superblock_rows: usize,
-    /// Bytes of a Zstd frame before compression.
+    /// Bytes of a Zstd frame before compression, 4 KiB to 1 MiB.
     pub zstd_frame: usize,
     /// Zstd level, 1 to 22; 0 lets the encoder's level choose.
     pub zstd_level: i32,
@@ -52,6 +85,8 @@ pub struct EncodeOptions {
     pub progressive: bool,
     /// Replace an existing target.
     pub overwrite: bool,
+    /// Steps left out.
+    pub tuning: Tuning,
 }
 
 impl Default for EncodeOptions {
@@ -64,6 +99,7 @@ impl Default for EncodeOptions {
             zstd_level: 0,
             progressive: false,
             overwrite: false,
+            tuning: Tuning::default(),
         }
     }
 }

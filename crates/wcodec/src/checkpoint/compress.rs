@@ -229,7 +229,8 @@ impl Assembly<'_> {
     }
 
     fn is_pooled(&self, source: &Source<'_>) -> bool {
-        matches!(self.options.mode, ModeChoice::Auto | ModeChoice::Float) && small::is_pooled(source.dtype, source.data.len())
+        self.options.tuning.pool_small
+            && matches!(self.options.mode, ModeChoice::Auto | ModeChoice::Float) && small::is_pooled(source.dtype, source.data.len())
     }
 
     /// Adds a small tensor to the blob of its kind.

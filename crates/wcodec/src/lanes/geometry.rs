@@ -58,7 +58,7 @@ impl Geometry {
     pub(crate) fn from_parts(
         elements: u64, cols: u64, element_bytes: usize, block_rows: usize, strips_per_chunk: u64, payload_len: u64,
     ) -> Option<Self> {
-        if cols == 0 || cols * element_bytes as u64 > MAX_ROW_BYTES || strips_per_chunk == 0 {
+        if cols == 0 || cols > MAX_ROW_BYTES / element_bytes as u64 || strips_per_chunk == 0 {
             return None;
         }
         Shape::new(block_rows, 1).ok()?;
