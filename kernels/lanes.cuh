@@ -28,6 +28,7 @@ struct Tensor {
     u64 payload;       // 16-byte aligned
     u64 blocks;        // const Block*, 16-byte aligned
     u64 symbols;       // const Symbol*
+    u64 entries;       // const u32*, 16-byte aligned: the fast path's tables as they stand in shared memory; 0: made from `symbols`
     u64 row_classes;   // const u8*, 0: all are 0
     u64 col_classes;   // const i8*, 0: all are 0
     u64 low_bits;      // const u8*, stored low bits per row; 0: all of them
@@ -43,7 +44,7 @@ struct Tensor {
     u8 head_bits, shift, sign, element_bytes;
     u32 reserved;
 };
-static_assert(sizeof(Tensor) == 104, "the host writes tensors as 104 bytes");
+static_assert(sizeof(Tensor) == 112, "the host writes tensors as 112 bytes");
 
 // One symbol of one context that has slots.
 struct Symbol {
@@ -60,7 +61,7 @@ struct Batch {
     u32 blocks;  // superblocks of all tensors
     Tensor tensors[MAX_TENSORS];
 };
-static_assert(sizeof(Batch) == 8 + 32 * 104, "the host writes batches so");
+static_assert(sizeof(Batch) == 8 + 32 * 112, "the host writes batches so");
 
 constexpr u32 STATE_LOW = 1u << 16;
 constexpr u32 PLAIN_STATES = 255;
@@ -71,18 +72,20 @@ __device__ __forceinline__ void fail(const Tensor& t, const Block& b, u32 code) 
     atomicMin(reinterpret_cast<u32*>(t.status), number << 2 | code);
 }
 
-__device__ __forceinline__ Block load_block(const Tensor& t, u32 index) {
-    const uint4* at = reinterpret_cast<const uint4*>(t.blocks) + 2 * u64(index);
-    const uint4 a = __ldg(at);
-    uint4 c = __ldg(at + 1);
-    // As for the warp's number: loops and branches depend on these.
-    c.x = __shfl_sync(FULL_WARP, c.x, 0);
-    c.y = __shfl_sync(FULL_WARP, c.y, 0);
+// A superblock's words, word i % 8 in thread i: one coalesced load, one register.
+__device__ __forceinline__ u32 load_block_words(const Tensor& t, u32 index) {
+    return __ldg(reinterpret_cast<const u32*>(t.blocks) + 8 * u64(index) + lane_index() % 8);
+}
+
+// Shuffles tell the compiler that all threads have the same, see `warp_index`.
+__device__ __forceinline__ Block to_block(u32 words) {
+    const auto word = [&](u32 i) { return __shfl_sync(FULL_WARP, words, i); };
     Block b;
-    b.raw = a.x, b.states = a.y, b.low = a.z, b.stream = a.w;
-    b.stream_words = u16(c.x), b.base = u8(c.x >> 16), b.cols = u8(c.x >> 24);
-    b.patches = u16(c.y), b.rows = u16(c.y >> 16);
-    b.first_row = c.z, b.first_col = c.w;
+    b.raw = word(0), b.states = word(1), b.low = word(2), b.stream = word(3);
+    const u32 lengths = word(4), counts = word(5);
+    b.stream_words = u16(lengths), b.base = u8(lengths >> 16), b.cols = u8(lengths >> 24);
+    b.patches = u16(counts), b.rows = u16(counts >> 16);
+    b.first_row = word(6), b.first_col = word(7);
     return b;
 }
 
@@ -116,21 +119,33 @@ __device__ __forceinline__ void expand_tables(const Tensor& t, u32 value_bit) {
 // ballot below would carry code for diverged warps.
 __device__ __forceinline__ u32 warp_index() { return __shfl_sync(FULL_WARP, threadIdx.x / WARP, 0); }
 
-// Calls `decode(tensor, superblock)` for this warp's share of the batch, with the tensor's tables in shared memory, whose entries hold
-// the value from bit `value_bit(tensor)` on.
-template <class ValueBit, class Decode>
-__device__ __forceinline__ void for_each_block(const Batch& batch, ValueBit value_bit, Decode decode) {
+// Calls `load(tensor)` for every tensor of this block's share of the batch, which loads its tables, then
+// `decode(tensor, words, next, more)` for this warp's superblocks of it, where `next` are those of the superblock after it if there
+// is one more. `start(tensor, words)` comes before the tables are loaded.
+template <class Start, class Load, class Decode>
+__device__ __forceinline__ void for_each_block(const Batch& batch, Start start, Load load, Decode decode) {
     u32 begin = u32(u64(batch.blocks) * blockIdx.x / gridDim.x);
     const u32 end = u32(u64(batch.blocks) * (blockIdx.x + 1) / gridDim.x);
+    const u32 warp = warp_index(), warps = blockDim.x / WARP;
     u32 tensor = 0, tensor_begin = 0;
     while (begin < end) {
         while (batch.tensors[tensor].end <= begin) tensor_begin = batch.tensors[tensor++].end;
         const Tensor& t = batch.tensors[tensor];
         const u32 last = min(end, t.end);
+        u32 next = 0;
+        if (begin + warp < last) {
+            next = load_block_words(t, begin + warp - tensor_begin);
+            start(t, next);
+        }
         __syncthreads();
-        expand_tables(t, value_bit(t));
+        load(t);
         __syncthreads();
-        for (u32 i = begin + warp_index(); i < last; i += blockDim.x / WARP) decode(t, i - tensor_begin);
+        for (u32 i = begin + warp; i < last; i += warps) {
+            const u32 words = next;
+            const bool more = i + warps < last;
+            if (more) next = load_block_words(t, i + warps - tensor_begin);
+            decode(t, words, next, more);
+        }
         begin = last;
     }
 }
@@ -186,17 +201,20 @@ struct Feed {
         left -= int(CHUNK);
     }
 
-    // `begin` is rounded down to 16 bytes: what lies before it is part of the payload.
+    // Fetches the first bytes, without waiting for them. `begin` is rounded down to 16 bytes: what lies before it is part of the payload.
     __device__ __forceinline__ void start(u32 ring_address, u64 begin, u32 bytes) {
         const u32 skipped = u32(begin) & 15;
         ring = end = ring_address;
         at = ring + skipped;
         source = begin - skipped + 16 * lane_index();
         left = int(skipped + bytes) - int(16 * lane_index());
-        asm volatile("cp.async.wait_all;" ::: "memory");
-        __syncwarp();
+        wait();
 #pragma unroll
         for (u32 i = 0; i < RING / CHUNK; ++i) fetch();
+    }
+
+    // Until all that was fetched has arrived.
+    __device__ __forceinline__ void wait() const {
         asm volatile("cp.async.wait_all;" ::: "memory");
         __syncwarp();
     }
@@ -251,6 +269,13 @@ __device__ __forceinline__ u32 clamped_sum(int a, int b, int limit) {
 
 __device__ __forceinline__ void prefetch(u64 at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
 
+// `a` where `mask` is set, `b` elsewhere: one instruction, which the compiler does not always find.
+__device__ __forceinline__ u32 select(u32 mask, u32 a, u32 b) {
+    u32 c;
+    asm("lop3.b32 %0, %1, %2, %3, 0xe4;" : "=r"(c) : "r"(a), "r"(b), "r"(mask));
+    return c;
+}
+
 // Shifts left or, for negative amounts, right.
 template <int BY>
 __device__ __forceinline__ u32 shifted(u32 x) {
@@ -289,13 +314,14 @@ struct Output {
         constexpr u32 side = L::head == 8 ? 8 * (J % 2) : 0;
         constexpr int by = int(L::shift + side) - int(L::value_bit);
         constexpr u32 mask = L::head == 8 ? ((1u << L::coded) - 1) << (L::shift + side) : 0xffff;
-        return (shifted<by>(even) & mask) | (shifted<by + 16>(odd) & mask << 16);
+        if constexpr (L::head == 16) return select(mask, shifted<by>(even), shifted<by + 16>(odd));
+        else return (shifted<by>(even) & mask) | (shifted<by + 16>(odd) & mask << 16);
     }
 
     template <u32 J>
     static __device__ __forceinline__ void store(u64 at, u32 values, u32 raw, u32 low) {
         if constexpr (L::head == 16) {
-            const u32 heads = (raw & raw_mask) | (values & ~raw_mask);
+            const u32 heads = select(raw_mask, raw, values);
             if constexpr (L::element == 2) __stcs(reinterpret_cast<u32*>(at), heads);
             else __stcs(reinterpret_cast<uint2*>(at), make_uint2(__byte_perm(low, heads, 0x5410), __byte_perm(low, heads, 0x7632)));
         } else {
@@ -425,27 +451,43 @@ __device__ __forceinline__ void finish_stream(const Tensor& t, const Block& b, u
     }
 }
 
+// Asks for a superblock's bytes before their time, one cache line per thread: up to 32 of the raw field, 30 of the stream and the
+// states. They wait in the second-level cache.
 template <class L>
-__device__ __forceinline__ void decode_full(const Tensor& t, u32 index, const Tables& tables, u32 below, u32 warp_offset) {
+__device__ __forceinline__ void prefetch_block(const Tensor& t, u32 words) {
     const u32 lane = lane_index();
-    const Block b = load_block(t, index);
+    const u32 raw = __shfl_sync(FULL_WARP, words, 0), states = __shfl_sync(FULL_WARP, words, 1);
+    const u32 stream = __shfl_sync(FULL_WARP, words, 3), stream_words = __shfl_sync(FULL_WARP, words, 4) & 0xffff;
+    const u32 rows = __shfl_sync(FULL_WARP, words, 5) >> 16;
+    if (lane + 2 < rows * L::raw / 16) prefetch(t.payload + 4 * u64(raw) + 128 * lane);
+    const u64 at = lane < 30 ? 4 * u64(stream) + 128 * lane : 4 * u64(states) + 128 * (lane - 30);
+    if (lane >= 30 || 32 * lane < stream_words) prefetch(t.payload + at);
+}
+
+template <class L>
+__device__ __forceinline__ void decode_full(
+    const Tensor& t, u32 words, u32 next, bool more, const Tables& tables, u32 below, u32 warp_offset) {
+    const u32 lane = lane_index();
+    const Block b = to_block(words);
     const u64 payload = t.payload;
     const u32 length = 4 * b.stream_words;
     const bool packed = b.base != PLAIN_STATES;
 
     Superblock<L> s;
+    s.feed.start(u32(__cvta_generic_to_shared(shared)) + warp_offset, payload + 4 * u64(b.stream), length);
     u64 raw = payload + 4 * u64(b.raw) + 4 * lane;
-    // One cache line per thread: all of the raw field is on its way before it is asked for.
-    if (lane + 2 < b.rows * L::raw / 16) prefetch(payload + 4 * u64(b.raw) + 128 * lane);
     const u32* states = reinterpret_cast<const u32*>(payload + 4 * u64(b.states)) + lane;
     const u32 stored0 = __ldcs(states), stored1 = __ldcs(states + 32);
+    // Classes of the next group of rows, one per thread.
+    const u8* row_classes = reinterpret_cast<const u8*>(t.row_classes) + b.first_row + lane;
+    const bool has_class = t.row_classes != 0 && lane < L::group;
+    u32 row_class = has_class ? __ldg(row_classes) : 0;
     s.class0 = s.class1 = 0;
     if (t.col_classes != 0) {
         const signed char* classes = reinterpret_cast<const signed char*>(t.col_classes + b.first_col) + 2 * lane;
         s.class0 = __ldg(classes) << (tables.p + 2);
         s.class1 = __ldg(classes + 1) << (tables.p + 2);
     }
-    s.feed.start(u32(__cvta_generic_to_shared(shared)) + warp_offset, payload + 4 * u64(b.stream), length);
     s.classes = warp_offset + RING + MIRROR;
     s.row_stride = u32(t.row_stride);
     s.out = t.out + b.first_row * t.row_stride + u64(b.first_col + 2 * lane) * L::element;
@@ -459,12 +501,9 @@ __device__ __forceinline__ void decode_full(const Tensor& t, u32 index, const Ta
     if (s.x0 < STATE_LOW || s.x1 < STATE_LOW) fail(t, b, CORRUPT);
 
     u32 position = 0;
-    const u8* row_classes = reinterpret_cast<const u8*>(t.row_classes) + b.first_row + lane;
 #pragma unroll 1
     for (u32 row = 0; row < b.rows; row += L::group) {
         const bool last = row + L::group >= b.rows;
-        u32 mine = 0;
-        if (t.row_classes != 0 && lane < L::group) mine = __ldg(row_classes + row);
         if constexpr (L::carries) {
 #pragma unroll
             for (u32 i = 0; i < L::halfwords; ++i) {
@@ -473,8 +512,17 @@ __device__ __forceinline__ void decode_full(const Tensor& t, u32 index, const Ta
             raw += 128 * L::halfwords;
         }
         __syncwarp();  // all threads have read the previous group's classes
-        if (lane < L::group) *reinterpret_cast<u32*>(shared + s.classes + 4 * lane) = mine << (tables.p + 2);
+        if (lane < L::group) *reinterpret_cast<u32*>(shared + s.classes + 4 * lane) = row_class << (tables.p + 2);
+        if (has_class && !last) row_class = __ldg(row_classes + row + L::group);
+        if (row == 0) s.feed.wait();
         __syncwarp();
+        // What later groups read from memory.
+        if constexpr (L::element == 4) {
+            if (!last && lane < L::group) prefetch(s.low - 4 * lane + 128 * (L::group + lane));
+        }
+        if constexpr (L::carries) {
+            if (row + 5 * L::group < b.rows && lane < L::halfwords) prefetch(raw - 4 * lane + 128 * (3 * L::halfwords + lane));
+        }
 
         s.template rows<0>(tables, below);
 
@@ -514,19 +562,34 @@ __device__ __forceinline__ void decode_full(const Tensor& t, u32 index, const Ta
         }
         s.template finish<L::ready>();
         s.low += 128 * L::group;
+        if (row == 0 && more) prefetch_block<L>(t, next);
     }
     finish_stream<L>(t, b, position, length);
+}
+
+// The tables of the fast path.
+template <class L>
+__device__ __forceinline__ void load_tables(const Tensor& t) {
+    if (t.entries == 0) return expand_tables(t, L::value_bit);
+    const uint4* from = reinterpret_cast<const uint4*>(t.entries);
+    uint4* to = reinterpret_cast<uint4*>(shared);
+    const u32 count = t.contexts << t.table_bits >> 2;
+#pragma unroll 4
+    for (u32 i = threadIdx.x; i < count; i += blockDim.x) to[i] = __ldg(from + i);
 }
 
 template <class L>
 __device__ __forceinline__ void decode_batch(const Batch& batch) {
     const u32 below = lanes_below();
-    for_each_block(batch, [](const Tensor&) { return L::value_bit; }, [&](const Tensor& t, u32 index) {
-        const u32 p = t.table_bits;
-        const Tables tables = {p, 32 - p, (1u << p) - 1, ((1u << p) - 1) << 2, int((t.contexts - 1) << (p + 2))};
-        const u32 warp_offset = (t.contexts << (p + 2)) + warp_index() * WARP_BYTES;
-        decode_full<L>(t, index, tables, below, warp_offset);
-    });
+    for_each_block(
+        batch, [](const Tensor& t, u32 words) { prefetch_block<L>(t, words); },
+        [](const Tensor& t) { load_tables<L>(t); },
+        [&](const Tensor& t, u32 words, u32 next, bool more) {
+            const u32 p = t.table_bits;
+            const Tables tables = {p, 32 - p, (1u << p) - 1, ((1u << p) - 1) << 2, int((t.contexts - 1) << (p + 2))};
+            const u32 warp_offset = (t.contexts << (p + 2)) + warp_index() * WARP_BYTES;
+            decode_full<L>(t, words, next, more, tables, below, warp_offset);
+        });
 }
 
 constexpr u32 LANES_THREADS = 1024;

@@ -191,5 +191,7 @@ __device__ __noinline__ void decode_any(const Tensor& t, const Block& b) {
 
 extern "C" __global__ void __launch_bounds__(512, 1)
 wcodec_lanes_any(const __grid_constant__ Batch batch) {
-    for_each_block(batch, [](const Tensor& t) { return t.table_bits; }, [](const Tensor& t, u32 index) { decode_any(t, load_block(t, index)); });
+    for_each_block(
+        batch, [](const Tensor&, u32) {}, [](const Tensor& t) { expand_tables(t, t.table_bits); },
+        [](const Tensor& t, u32 words, u32, bool) { decode_any(t, to_block(words)); });
 }

@@ -19,7 +19,7 @@ pub const CRC32: Module = Module {
 /// `kernels/lanes_8bit.cu`.
 pub const LANES_8BIT: Module = Module {
     name: "lanes_8bit",
-    source_sha256: "b6abb878e122f808ed68324c365bac8668a243ffcc0b84781b93c5fc2d1edfb1",
+    source_sha256: "6549244c68081fe8176520e34dd089bf720181404b89bf8c1b2ff48e6cf5b4fc",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_8bit.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_8bit.compute_90.ptx") },
@@ -29,14 +29,14 @@ pub const LANES_8BIT: Module = Module {
 /// `kernels/lanes_any.cu`.
 pub const LANES_ANY: Module = Module {
     name: "lanes_any",
-    source_sha256: "e882e78dc93c54f354917e7f269e3f80ba7265655053d2dec55d2f2bd71cbd9f",
+    source_sha256: "21d2505d0be230e6b573fa94c5a377caf0d1e3fb20d288a4b4550abfcc8c41bf",
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/lanes_any.compute_80.ptx") }],
 };
 
 /// `kernels/lanes_bf16.cu`.
 pub const LANES_BF16: Module = Module {
     name: "lanes_bf16",
-    source_sha256: "bd4fb58f0926e96f958c8bb1d8337690a3ae197aae517ae1adbfcda62825ec69",
+    source_sha256: "6323e156acd7709769b62463c61a92bf2b2e782651f5f6d2c39f49d717dbd005",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_bf16.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_bf16.compute_90.ptx") },
@@ -46,7 +46,7 @@ pub const LANES_BF16: Module = Module {
 /// `kernels/lanes_f16.cu`.
 pub const LANES_F16: Module = Module {
     name: "lanes_f16",
-    source_sha256: "69fb048473496d2bc52767528115acf64ee70c49f23cccfec495b8dbef955f4f",
+    source_sha256: "ca9532b4a661f8e6d59a07d42f984b0742106fad46b1b50bae8e921165db3120",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_f16.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_f16.compute_90.ptx") },
@@ -56,7 +56,7 @@ pub const LANES_F16: Module = Module {
 /// `kernels/lanes_f32.cu`.
 pub const LANES_F32: Module = Module {
     name: "lanes_f32",
-    source_sha256: "698508b7104467fc9ecedbd3639b277513387cd16a14c2dae8a7f611b8dcfdc9",
+    source_sha256: "dbcdcf74f28c90d2a886f03d01d5c4b97c7f3dd2bb12778c283c59bc2d29d84c",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_f32.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_f32.compute_90.ptx") },

@@ -43,7 +43,7 @@ pub(crate) const BLOCK_BYTES: usize = 32;
 /// `struct Symbol`.
 const SYMBOL_BYTES: usize = 8;
 /// `struct Tensor`.
-const TENSOR_WORDS: usize = 26;
+const TENSOR_WORDS: usize = 28;
 /// `MAX_TENSORS`.
 const MAX_TENSORS: usize = 32;
 /// `LANES_THREADS`.
@@ -106,6 +106,8 @@ pub(crate) struct Resident {
     side: DeviceBuffer,
     /// Offsets into `side`; `None` for parts that are not there.
     symbols: usize,
+    /// The fast path's tables, where they are less than 1/128 of the decoded bytes: copying them is faster than making them.
+    entries: Option<usize>,
     row_classes: Option<usize>,
     col_classes: Option<usize>,
     low_bits: Option<usize>,
@@ -129,6 +131,12 @@ impl Resident {
         let payload = DeviceBuffer::from_host(stream, &std::mem::take(&mut tensor.payload))?;
         let mut side = std::mem::take(&mut tensor.blocks);
         let symbols = append(&mut side, &tensor.symbols).unwrap_or(0);
+        let decoded = (tensor.rows * tensor.cols * tensor.element_bytes) as u64;
+        let entries = match tensor.fast_blocks {
+            0 => None,
+            _ if decoded / 128 < table_bytes => None,
+            _ => append(&mut side, &entries(&tensor)),
+        };
         let row_classes = append(&mut side, &std::mem::take(&mut tensor.row_classes));
         let col_classes = append(&mut side, &std::mem::take(&mut tensor.col_classes));
         let low_bits = append(&mut side, &std::mem::take(&mut tensor.low_bits));
@@ -137,7 +145,7 @@ impl Resident {
         side.extend_from_slice(&u32::MAX.to_ne_bytes());
         let side = DeviceBuffer::from_host(stream, &side)?;
         let fast = fast_kernel(tensor.layout, tensor.element_bytes);
-        Ok(Self { tensor, payload, side, symbols, row_classes, col_classes, low_bits, status, fast })
+        Ok(Self { tensor, payload, side, symbols, entries, row_classes, col_classes, low_bits, status, fast })
     }
 
     /// Bytes of the decoded tensor.
@@ -179,6 +187,7 @@ impl Resident {
             self.payload.address(),
             self.side.address() + u64::from(first) * BLOCK_BYTES as u64,
             at(Some(self.symbols)),
+            at(self.entries),
             at(self.row_classes),
             at(self.col_classes),
             at(self.low_bits),
@@ -193,7 +202,7 @@ impl Resident {
             pair[0] = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
             pair[1] = u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
         }
-        words[18..25].copy_from_slice(&[
+        words[20..27].copy_from_slice(&[
             end,
             (t.symbols.len() / SYMBOL_BYTES) as u32,
             t.contexts as u32,
@@ -209,6 +218,26 @@ impl Resident {
         ]);
         words
     }
+}
+
+/// Table entries of the fast path: `freq << (32 - P) | value << value_bit | bias`.
+fn entries(tensor: &Uploaded) -> Vec<u8> {
+    // `Layout::value_bit` of lanes.cuh.
+    let value_bit = match tensor.layout.coded_bits() {
+        ..=8 => 12,
+        9 | 10 => 11,
+        _ => 10,
+    };
+    let mut entries = Vec::with_capacity(4 * tensor.contexts << tensor.table_bits);
+    for symbol in tensor.symbols.chunks_exact(SYMBOL_BYTES) {
+        let half = |at: usize| u32::from(u16::from_ne_bytes([symbol[at], symbol[at + 1]]));
+        let (freq, value) = (half(2), half(4));
+        for bias in 0..freq {
+            let entry = freq << (32 - tensor.table_bits) | value << value_bit | bias;
+            entries.extend_from_slice(&entry.to_ne_bytes());
+        }
+    }
+    entries
 }
 
 fn append(to: &mut Vec<u8>, part: &[u8]) -> Option<usize> {
@@ -286,7 +315,7 @@ fn run(stream: &Stream, kernel: Kernel, parts: &[Part<'_>]) -> Result<(), CudaEr
         Grid { blocks, threads: 32 * warps, shared: table_bytes + warps * FAST_WARP_BYTES }
     };
     let mut parameters = [batch.as_mut_ptr().cast()];
-    // SAFETY: the parameter is a `struct Batch` of lanes.cuh: two words and 32 tensors of 26. Every tensor's memory belongs to
+    // SAFETY: the parameter is a `struct Batch` of lanes.cuh: two words and 32 tensors of 28. Every tensor's memory belongs to
     // buffers that its owner keeps (or frees through cuMemFree, which waits); `Uploaded` says that what its superblocks
     // describe lies inside, and `decode_lanes` that the output is long enough. The shared memory holds tables and rings.
     unsafe { launch(stream, function, grid, &mut parameters) }
