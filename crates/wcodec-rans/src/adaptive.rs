@@ -206,42 +206,31 @@ impl NumberModel {
     }
 }
 
-/// Models for bytes: a tree per value of the byte before (`order` 1) or one for all (`order` 0).
-struct ByteModel {
-    trees: Vec<[BitModel; 256]>,
-    previous: usize,
-}
+/// Models for bytes: one tree.
+struct ByteModel([BitModel; 256]);
 
 impl ByteModel {
-    fn new(order: u8) -> Self {
-        Self { trees: vec![[BitModel::default(); 256]; if order == 0 { 1 } else { 256 }], previous: 0 }
+    fn new() -> Self {
+        Self([BitModel::default(); 256])
     }
 
     fn encode(&mut self, coder: &mut Encoder, byte: u8) {
-        let tree = self.previous % self.trees.len();
         let mut node = 1usize;
         for i in (0..8).rev() {
             let bit = (byte >> i) & 1 == 1;
-            coder.bit(&mut self.trees[tree][node], bit);
+            coder.bit(&mut self.0[node], bit);
             node = node * 2 + usize::from(bit);
         }
-        self.previous = usize::from(byte);
     }
 
     fn decode(&mut self, coder: &mut Decoder<'_>) -> u8 {
-        let tree = self.previous % self.trees.len();
-        let mut node = 1usize;
-        for _ in 0..8 {
-            node = node * 2 + usize::from(coder.bit(&mut self.trees[tree][node]));
-        }
-        self.previous = node - 256;
-        self.previous as u8
+        (0..8).fold(1usize, |node, _| node * 2 + usize::from(coder.bit(&mut self.0[node]))) as u8
     }
 }
 
-/// Encodes bytes, each in the context of the one before (`order` 1) or of none (`order` 0).
-pub fn encode_bytes(data: &[u8], order: u8) -> Vec<u8> {
-    let (mut coder, mut model) = (Encoder::default(), ByteModel::new(order));
+/// Encodes bytes.
+pub fn encode_bytes(data: &[u8]) -> Vec<u8> {
+    let (mut coder, mut model) = (Encoder::default(), ByteModel::new());
     data.iter().for_each(|&b| model.encode(&mut coder, b));
     coder.finish()
 }
@@ -250,8 +239,8 @@ pub fn encode_bytes(data: &[u8], order: u8) -> Vec<u8> {
 ///
 /// # Errors
 /// Truncated when the bytes cannot hold that many.
-pub fn decode_bytes(bytes: &[u8], len: usize, order: u8) -> Result<Vec<u8>> {
-    let (mut coder, mut model) = (Decoder::new(bytes), ByteModel::new(order));
+pub fn decode_bytes(bytes: &[u8], len: usize) -> Result<Vec<u8>> {
+    let (mut coder, mut model) = (Decoder::new(bytes), ByteModel::new());
     let mut out = Vec::with_capacity(len.min(1 << 16));
     for _ in 0..len {
         out.push(model.decode(&mut coder));
@@ -271,10 +260,8 @@ mod tests {
             data in prop::collection::vec(prop_oneof![6 => 0u8..4, 1 => any::<u8>()], 0..600),
             numbers in prop::collection::vec((0usize..5, 0u32..1 << 31), 0..200),
         ) {
-            for order in [0, 1] {
-                let packed = encode_bytes(&data, order);
-                prop_assert_eq!(decode_bytes(&packed, data.len(), order).unwrap(), data.clone());
-            }
+            let packed = encode_bytes(&data);
+            prop_assert_eq!(decode_bytes(&packed, data.len()).unwrap(), data.clone());
             let (mut coder, mut model) = (Encoder::default(), NumberModel::new(5));
             for &(c, n) in &numbers { model.encode(&mut coder, c, n >> (n % 29)); coder.raw(n, 3); }
             let bytes = coder.finish();
@@ -288,13 +275,12 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..100), len in 0usize..2000) {
-            let _ = decode_bytes(&bytes, len, 0);
-            let _ = decode_bytes(&bytes, len, 1);
+            let _ = decode_bytes(&bytes, len);
         }
     }
 
     #[test]
     fn a_constant_costs_little() {
-        assert!(encode_bytes(&[7; 1000], 0).len() < 30);
+        assert!(encode_bytes(&[7; 1000]).len() < 30);
     }
 }

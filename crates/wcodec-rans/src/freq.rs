@@ -1,7 +1,9 @@
 //! Frequency tables: counts, cost-optimal normalisation to a power of two, and their serialised form.
 
 use crate::adaptive::{self, NumberModel};
-use crate::error::{RansError, Result, corrupt};
+use crate::bits::{BitReader, BitWriter};
+use crate::error::{RansError, Result, corrupt, truncated};
+use crate::plain;
 
 /// Smallest and largest precision P of a table: frequencies sum to 2^P.
 pub const MIN_TABLE_BITS: u32 = 8;
@@ -262,36 +264,39 @@ impl TableSet {
         &self.tables
     }
 
-    /// Serialised form: see `docs/format.md`, "Table set". Adaptive: a frequency is told by how long the number before it
-    /// and the one in the same place of the table before are.
+    /// Serialised form: see `docs/format.md`, "Table set". The bit length of a frequency is told as its difference from that of
+    /// the one in the same place of the table before, the bits below the leading one as they are.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut coder = adaptive::Encoder::default();
-        coder.raw(self.table_bits() - MIN_TABLE_BITS, 3);
-        coder.raw(self.contexts() as u32 - 1, 4);
-        coder.raw(self.values.len() as u32 - 1, 8);
-        let mut gaps = NumberModel::new(1);
+        let mut bits = BitWriter::new();
+        bits.write(self.table_bits() - MIN_TABLE_BITS, 3);
+        bits.write(self.contexts() as u32 - 1, 4);
+        bits.write(self.values.len() as u32 - 1, 8);
         let mut next = 0;
         for &v in &self.values {
-            gaps.encode(&mut coder, 0, u32::from(v) - next);
+            let gap = u32::from(v) - next;
+            bits.write(u32::from(gap > 0), 1);
+            if gap > 0 {
+                bits.write(gap, 16);
+            }
             next = u32::from(v) + 1;
         }
-        let mut numbers = NumberModel::new(FREQ_CONTEXTS);
-        let mut previous = None;
+        let mut lengths = Vec::with_capacity(self.tables.len() * self.values.len());
+        let mut above = vec![0u8; self.values.len()];
         for table in &self.tables {
-            // What the others leave is the last frequency; told to stop early, a decoder need not be told zeros.
-            let mut left = 1u32 << self.table_bits();
-            let mut before = 0;
-            for (s, &f) in table.freqs.iter().enumerate().take(self.values.len() - 1) {
-                if left == 0 {
-                    break;
+            for (above, &f) in above.iter_mut().zip(&table.freqs) {
+                let length = bit_length(f);
+                lengths.push(length.wrapping_sub(*above) & 15);
+                *above = length;
+                if length > 1 {
+                    bits.write(u32::from(f), u32::from(length) - 1);
                 }
-                numbers.encode(&mut coder, freq_context(previous, s, before), u32::from(f));
-                left -= u32::from(f);
-                before = f;
             }
-            previous = Some(table);
         }
-        coder.finish()
+        let lengths = plain::compress(&lengths);
+        let mut out = (lengths.len() as u16).to_le_bytes().to_vec();
+        out.extend(lengths);
+        out.extend(bits.finish());
+        out
     }
 
     /// Reads a set that takes all of `bytes`.
@@ -299,67 +304,121 @@ impl TableSet {
     /// # Errors
     /// Truncated or corrupt bytes: a sum that is not 2^P, an alphabet that does not ascend or does not fit.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let mut coder = adaptive::Decoder::new(bytes);
-        let table_bits = coder.raw(3) + MIN_TABLE_BITS;
-        if table_bits > MAX_TABLE_BITS {
-            return corrupt("table set: precision P", 0);
-        }
-        let contexts = coder.raw(4) as usize + 1;
-        if contexts << table_bits > MAX_ENTRIES {
-            return corrupt("table set: too many entries", 0);
-        }
-        let symbols = coder.raw(8) as usize + 1;
-        if symbols < 2 {
-            return corrupt("table set: alphabet of one symbol", 1);
-        }
-        let mut gaps = NumberModel::new(1);
+        let Some((size, rest)) = bytes.split_at_checked(2) else { return truncated("table set", bytes.len()) };
+        let size = usize::from(u16::from_le_bytes([size[0], size[1]]));
+        let Some((lengths, rest)) = rest.split_at_checked(size) else { return truncated("table set", bytes.len()) };
+        let mut bits = BitReader::new(rest);
+        let (table_bits, contexts, symbols) = Self::read_header(&mut |n| bits.read(n))?;
         let mut values = Vec::with_capacity(symbols);
         let mut next = 0u32;
         for _ in 0..symbols {
-            let v = next.saturating_add(gaps.decode(&mut coder, 0));
+            let gap = if bits.read(1)? == 1 { bits.read(16)? } else { 0 };
+            let v = next + gap;
             if v >> max_value_bits(table_bits) != 0 {
-                return corrupt("table set: value does not fit", 2);
+                return corrupt("table set: value does not fit", 2 + size + bits.bytes_read());
             }
             values.push(v as u16);
             next = v + 1;
         }
-        coder.check()?;
-        let mut numbers = NumberModel::new(FREQ_CONTEXTS);
-        let mut tables: Vec<FrequencyTable> = Vec::with_capacity(contexts);
-        for _ in 0..contexts {
-            let mut freqs = vec![0u16; symbols];
-            let mut left = 1u32 << table_bits;
-            let mut before = 0;
-            for s in 0..symbols - 1 {
-                if left == 0 {
-                    break;
-                }
-                let f = numbers.decode(&mut coder, freq_context(tables.last(), s, before));
-                let Some(rest) = left.checked_sub(f) else {
-                    return corrupt("table set: frequencies exceed 2^P", 2);
-                };
-                left = rest;
-                before = f as u16;
-                freqs[s] = before;
+        let lengths = plain::decompress(lengths, contexts * symbols)?;
+        let mut above = vec![0u8; symbols];
+        let mut tables = Vec::with_capacity(contexts);
+        for row in lengths.chunks_exact(symbols) {
+            let mut freqs = Vec::with_capacity(symbols);
+            for (above, &told) in above.iter_mut().zip(row) {
+                let length = above.wrapping_add(told) & 15;
+                *above = length;
+                freqs.push(match length {
+                    0 => 0,
+                    n => (1 << (n - 1)) | bits.read(u32::from(n) - 1)? as u16,
+                });
             }
-            freqs[symbols - 1] = left as u16;
-            coder.check()?;
             match FrequencyTable::new(table_bits, freqs) {
-                Ok(t) => tables.push(t),
-                Err(_) => return corrupt("table set: one symbol has every slot", 2),
+                Ok(table) => tables.push(table),
+                Err(_) => return corrupt("table set: frequencies", 2 + size + bits.bytes_read()),
             }
+        }
+        if bits.bytes_read() != rest.len() {
+            return corrupt("table set: too long", 2 + size + bits.bytes_read());
         }
         Self::new(values, tables).or_else(|_| corrupt("table set", 2))
     }
+
+    /// P, contexts and symbols.
+    fn read_header(read: &mut impl FnMut(u32) -> Result<u32>) -> Result<(u32, usize, usize)> {
+        let table_bits = read(3)? + MIN_TABLE_BITS;
+        let contexts = read(4)? as usize + 1;
+        let symbols = read(8)? as usize + 1;
+        if table_bits > MAX_TABLE_BITS || contexts << table_bits > MAX_ENTRIES || symbols < 2 {
+            return corrupt("table set: precision, contexts or symbols", 0);
+        }
+        Ok((table_bits, contexts, symbols))
+    }
 }
 
-/// Contexts of a frequency: bit lengths (0 to 13) of the one above it and, coarser, of the one before it.
-const FREQ_CONTEXTS: usize = 15 * 5;
+fn bit_length(f: u16) -> u8 {
+    16 - f.leading_zeros() as u8
+}
 
-fn freq_context(above: Option<&FrequencyTable>, symbol: usize, before: u16) -> usize {
-    let length = |f: u16| (16 - f.leading_zeros()) as usize;
-    let above = above.map_or(14, |t| length(t.freqs[symbol]));
-    above * 5 + length(before).div_ceil(3).min(4)
+// One table in the adaptive code: the form of `plain`, whose tables are small and stand alone.
+impl TableSet {
+    pub(crate) fn to_adaptive(&self) -> Vec<u8> {
+        let mut coder = adaptive::Encoder::default();
+        coder.raw(self.table_bits() - MIN_TABLE_BITS, 3);
+        coder.raw(self.values.len() as u32 - 1, 8);
+        let (mut gaps, mut numbers) = (NumberModel::new(1), NumberModel::new(FREQ_CONTEXTS));
+        let mut next = 0;
+        for &v in &self.values {
+            gaps.encode(&mut coder, 0, u32::from(v) - next);
+            next = u32::from(v) + 1;
+        }
+        let mut before = 0;
+        // What the others leave is the last frequency.
+        for &f in &self.tables[0].freqs[..self.values.len() - 1] {
+            numbers.encode(&mut coder, freq_context(before), u32::from(f));
+            before = f;
+        }
+        coder.finish()
+    }
+
+    pub(crate) fn from_adaptive(bytes: &[u8]) -> Result<Self> {
+        let mut coder = adaptive::Decoder::new(bytes);
+        let table_bits = coder.raw(3) + MIN_TABLE_BITS;
+        let symbols = coder.raw(8) as usize + 1;
+        if table_bits > MAX_TABLE_BITS || symbols < 2 {
+            return corrupt("table: precision or symbols", 0);
+        }
+        let (mut gaps, mut numbers) = (NumberModel::new(1), NumberModel::new(FREQ_CONTEXTS));
+        let mut values = Vec::with_capacity(symbols);
+        let mut next = 0u32;
+        for _ in 0..symbols {
+            let v = next.saturating_add(gaps.decode(&mut coder, 0));
+            if v > 255 {
+                return corrupt("table: value is no byte", 1);
+            }
+            values.push(v as u16);
+            next = v + 1;
+        }
+        let (mut freqs, mut left, mut before) = (Vec::with_capacity(symbols), 1u32 << table_bits, 0);
+        for _ in 0..symbols - 1 {
+            let f = numbers.decode(&mut coder, freq_context(before));
+            let Some(rest) = left.checked_sub(f) else { return corrupt("table: frequencies exceed 2^P", 2) };
+            left = rest;
+            before = f as u16;
+            freqs.push(before);
+        }
+        freqs.push(left as u16);
+        coder.check()?;
+        let table = FrequencyTable::new(table_bits, freqs).or_else(|_| corrupt("table: frequencies", 2))?;
+        Self::new(values, vec![table]).or_else(|_| corrupt("table", 2))
+    }
+}
+
+/// Contexts of a frequency in the adaptive form: the bit length of the one before, in steps of 3.
+const FREQ_CONTEXTS: usize = 5;
+
+fn freq_context(before: u16) -> usize {
+    usize::from(bit_length(before)).div_ceil(3).min(FREQ_CONTEXTS - 1)
 }
 
 /// Widest field value at precision P: a slot's frequency and bias take 2P bits of its 32-bit entry.

@@ -76,15 +76,14 @@ pub fn decode(bytes: &[u8], count: usize, table: &FrequencyTable) -> Result<Vec<
     Ok(out)
 }
 
-/// Most bytes that the adaptive forms of [`compress`] are tried on: they cost tens of nanoseconds a byte.
-const ADAPTIVE_BYTES: usize = 4096;
+/// Most bytes that the adaptive form of [`compress`] is tried on: it costs tens of nanoseconds a byte.
+const ADAPTIVE_BYTES: usize = 256;
 
 const STORED: u8 = 0;
 const CODED: u8 = 1;
-/// Adaptive of order 0; one more is order 1.
 const ADAPTIVE: u8 = 2;
 
-/// Compresses bytes in the form that is smallest: stored, with a table of their own, or, up to 4 KiB, adaptively. A flag byte says
+/// Compresses bytes in the form that is smallest: stored, with a table of their own, or, up to 256 bytes, adaptively. A flag byte says
 /// which. Never more than one byte longer than the input.
 pub fn compress(data: &[u8]) -> Vec<u8> {
     let mut best = vec![STORED];
@@ -103,9 +102,7 @@ pub fn compress(data: &[u8]) -> Vec<u8> {
         consider(CODED, coded);
     }
     if data.len() <= ADAPTIVE_BYTES {
-        for order in [0, 1] {
-            consider(ADAPTIVE + order, adaptive::encode_bytes(data, order));
-        }
+        consider(ADAPTIVE, adaptive::encode_bytes(data));
     }
     best
 }
@@ -119,7 +116,7 @@ fn try_compress(data: &[u8]) -> Option<Vec<u8>> {
         .filter_map(|p| {
             let set = TableSet::from_counts(p, std::slice::from_ref(&counts)).ok()?;
             let dense: Vec<u64> = set.values().iter().map(|&v| counts[usize::from(v)]).collect();
-            let bits = set.tables()[0].cost(&dense) + 8.0 * set.to_bytes().len() as f64;
+            let bits = set.tables()[0].cost(&dense) + 8.0 * set.to_adaptive().len() as f64;
             Some((bits, set))
         })
         .min_by(|a, b| a.0.total_cmp(&b.0))?;
@@ -129,7 +126,7 @@ fn try_compress(data: &[u8]) -> Option<Vec<u8>> {
         index[usize::from(v)] = i as u8;
     }
     let symbols: Vec<u8> = data.iter().map(|&b| index[usize::from(b)]).collect();
-    let tables = set.to_bytes();
+    let tables = set.to_adaptive();
     let mut out = (tables.len() as u16).to_le_bytes().to_vec();
     out.extend(tables);
     out.extend(encode(&symbols, &set.tables()[0]).ok()?);
@@ -148,18 +145,18 @@ pub fn decompress(bytes: &[u8], len: usize) -> Result<Vec<u8>> {
             let Some((size, coded)) = coded.split_at_checked(2) else { return truncated("plain data", 1) };
             let size = usize::from(u16::from_le_bytes([size[0], size[1]]));
             let Some((table, stream)) = coded.split_at_checked(size) else { return truncated("plain data", 3) };
-            let set = TableSet::from_bytes(table)?;
+            let set = TableSet::from_adaptive(table)?;
             if set.values().iter().any(|&v| v > 255) {
                 return corrupt("plain data: alphabet", 1);
             }
             let symbols = decode(stream, len, &set.tables()[0])?;
             Ok(symbols.iter().map(|&s| set.values()[usize::from(s)] as u8).collect())
         }
-        Some((&flag, coded)) if (ADAPTIVE..=ADAPTIVE + 1).contains(&flag) => {
+        Some((&ADAPTIVE, coded)) => {
             if len > ADAPTIVE_BYTES {
                 return corrupt("plain data: too long for its form", 0);
             }
-            adaptive::decode_bytes(coded, len, flag - ADAPTIVE)
+            adaptive::decode_bytes(coded, len)
         }
         Some(_) => corrupt("plain data: flag", 0),
         None => truncated("plain data", 0),
