@@ -474,4 +474,13 @@ mod tests {
             let _ = TableSet::from_bytes(&bytes);
         }
     }
+
+    /// The example of `docs/format.md`.
+    #[test]
+    fn documented_table_set() {
+        let set = TableSet::new(vec![65, 66], vec![FrequencyTable::new(8, vec![192, 64]).unwrap()]).unwrap();
+        let bytes = [3, 0, 0, 8, 7, 0x80, 0x80, 0x41, 0, 0x80, 0];
+        assert_eq!(set.to_bytes(), bytes);
+        assert_eq!(TableSet::from_bytes(&bytes).unwrap(), set);
+    }
 }
