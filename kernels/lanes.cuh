@@ -97,11 +97,11 @@ __device__ __forceinline__ u32 lanes_below() {
 
 extern __shared__ __align__(1024) u8 shared[];
 
-// Writes `freq << (32 - P) | value << value_bit | bias` for every slot: a warp takes 32 symbols at a time, and for each of them
+// Writes `freq << freq_bit | value << value_bit | bias` for every slot: a warp takes 32 symbols at a time, and for each of them
 // its lanes fill the slots.
-__device__ __forceinline__ void expand_tables(const Tensor& t, u32 value_bit) {
+__device__ __forceinline__ void expand_tables(const Tensor& t, u32 freq_bit, u32 value_bit) {
     u32* tables = reinterpret_cast<u32*>(shared);
-    const u32 lane = lane_index(), p = t.table_bits;
+    const u32 lane = lane_index();
     const uint2* symbols = reinterpret_cast<const uint2*>(t.symbols);
     for (u32 first = threadIdx.x & ~(WARP - 1); first < t.symbol_count; first += blockDim.x) {
         uint2 mine = make_uint2(0, 0);
@@ -109,7 +109,7 @@ __device__ __forceinline__ void expand_tables(const Tensor& t, u32 value_bit) {
         const u32 count = min(WARP, t.symbol_count - first);
         for (u32 i = 0; i < count; ++i) {
             const u32 x = __shfl_sync(FULL_WARP, mine.x, i), value = __shfl_sync(FULL_WARP, mine.y, i) & 0xffff;
-            const u32 entry = x & 0xffff, freq = x >> 16, word = freq << (32 - p) | value << value_bit;
+            const u32 entry = x & 0xffff, freq = x >> 16, word = freq << freq_bit | value << value_bit;
             for (u32 bias = lane; bias < freq; bias += WARP) tables[entry + bias] = word | bias;
         }
     }
@@ -159,7 +159,8 @@ struct Layout {
     static constexpr bool sign = SIGN;
     static constexpr u32 raw = SHIFT + SIGN;          // bits of a raw code
     static constexpr u32 coded = HEAD - raw;
-    // Where a table entry holds its value: above the bias, below the frequency, whatever P is allowed with so many bits.
+    // A table entry has this many bits for the bias, then the value, then as many bits for the frequency: the greatest P that leaves
+    // room for the value. So shifts and masks do not depend on P.
     static constexpr u32 value_bit = coded <= 8 ? 12 : coded <= 10 ? 11 : 10;
     // Rows of a group: as many as fill whole halfwords, at least the two that travel in the states.
     static constexpr u32 group = raw == 1 ? 32 : 16;
@@ -174,7 +175,8 @@ constexpr u32 RING = 2048;          // bytes
 constexpr u32 CHUNK = 512;          // one 16-byte asynchronous copy per thread
 constexpr u32 MIRROR = CHUNK;       // the ring's first chunk again: four rows read on without wrapping
 constexpr u32 REFILL_ROWS = 4;      // 4 rows take at most 4 * 64 words = CHUNK bytes
-constexpr u32 CLASS_BYTES = 128;
+constexpr u32 CLASS_ROWS = 64;      // rows whose classes are staged together
+constexpr u32 CLASS_BYTES = 4 * CLASS_ROWS;
 constexpr u32 WARP_BYTES = RING + MIRROR + CLASS_BYTES;
 
 // A superblock's stream, staged through shared memory. `ring`, `at` and `end` are shared addresses.
@@ -335,9 +337,8 @@ struct Output {
 
 // What stays the same while a warp works on one tensor.
 struct Tables {
-    u32 p, q;           // P, 32 - P
-    u32 bias_mask;      // 2^P - 1
-    u32 slot_mask;      // the same times 4
+    u32 p;              // P
+    u32 slot_mask;      // (2^P - 1) * 4
     int last_context;   // (K - 1) * 4 * 2^P
 };
 
@@ -350,6 +351,7 @@ struct Superblock {
     u64 out;
     u32 row_stride;
     u64 low;
+    u64 raw;                 // this thread's first word of the group's raw field
     u32 q[L::halfwords ? L::halfwords : 1];
     // Values of rows that wait for the group's end; 8-bit heads two rows to a word.
     static constexpr u32 per_word = L::head == 8 ? 2 : 1;
@@ -362,8 +364,9 @@ struct Superblock {
         const u32 c1 = clamped_sum(class1, row_class, tables.last_context);
         const u32 e0 = shared_word((x0 << 2 & tables.slot_mask) | c0);
         const u32 e1 = shared_word((x1 << 2 & tables.slot_mask) | c1);
-        x0 = (e0 >> tables.q) * (x0 >> tables.p) + (e0 & tables.bias_mask);
-        x1 = (e1 >> tables.q) * (x1 >> tables.p) + (e1 & tables.bias_mask);
+        constexpr u32 bias_mask = (1u << L::value_bit) - 1;
+        x0 = (e0 >> (32 - L::value_bit)) * (x0 >> tables.p) + (e0 & bias_mask);
+        x1 = (e1 >> (32 - L::value_bit)) * (x1 >> tables.p) + (e1 & bias_mask);
         const u32 m0 = below_low(x0), m1 = below_low(x1);
         const u32 middle = feed.at + 2 * __popc(m0);
         const u32 w0 = shared_half(feed.at + 2 * __popc(m0 & below));
@@ -380,8 +383,21 @@ struct Superblock {
         else return 0;
     }
 
+    // Loads words FROM .. TO - 1 of the group at `raw`; the last group's last two are not in memory.
+    template <u32 FROM, u32 TO>
+    __device__ __forceinline__ void load_raw(bool last) {
+        if constexpr (FROM < TO) {
+            if (FROM + 2 < L::halfwords || !last) q[FROM] = __ldcs(reinterpret_cast<const u32*>(raw + 128 * FROM));
+            load_raw<FROM + 1, TO>(last);
+        }
+    }
+
+    // Words that no row needs that waits for the group's end. Their registers take the next group's, so that memory has the time of
+    // several rows to answer.
+    static constexpr u32 early = L::ready * L::raw / 16;
+
     template <u32 J>
-    __device__ __forceinline__ void rows(const Tables& tables, u32 below) {
+    __device__ __forceinline__ void rows(const Tables& tables, u32 below, bool last, bool next_last) {
         if constexpr (J < L::group) {
             const int4 c = *reinterpret_cast<const int4*>(shared + classes + 4 * J);
             row<J>(tables, below, c.x);
@@ -389,7 +405,14 @@ struct Superblock {
             row<J + 2>(tables, below, c.z);
             row<J + 3>(tables, below, c.w);
             feed.refill();
-            rows<J + 4>(tables, below);
+            if constexpr (J < L::ready && L::ready <= J + 4 && early > 0) {
+                if (!last) {
+                    raw += 128 * L::halfwords;
+                    load_raw<0, early>(next_last);
+                    raw -= 128 * L::halfwords;
+                }
+            }
+            rows<J + 4>(tables, below, last, next_last);
         }
     }
 
@@ -424,16 +447,21 @@ __device__ __forceinline__ u32 shared_bits(u32 address, u32 bit) {
     return (shared_half(at) | shared_half(at + 2) << 16) >> (bit & 15);
 }
 
-// Applies patches and checks that they end the stream.
+// Patches that are in shared memory for sure: behind at most 256 bytes of overflow, of CHUNK bytes.
+constexpr u32 STAGED = (CHUNK - 256) / 4;
+
+// Applies patches and checks that they end the stream. `staged` is the shared address of the first one.
 template <class L>
-__device__ __forceinline__ void finish_stream(const Tensor& t, const Block& b, u32 position, u32 length) {
+__device__ __forceinline__ void finish_stream(const Tensor& t, const Block& b, u32 position, u32 length, u32 staged) {
     if (position + 4 * b.patches > length) return fail(t, b, TRUNCATED);
     if (((position + 4 * b.patches + 3) & ~3u) != length) return fail(t, b, CORRUPT);
     if (b.patches == 0) return;
     __syncwarp();  // all rows are written
     for (u32 i = lane_index(); i < b.patches; i += WARP) {
         const u16* patch = reinterpret_cast<const u16*>(t.payload + 4 * u64(b.stream) + position + 4 * i);
-        const u32 at = __ldg(patch), value = __ldg(patch + 1), row = at / 64, col = at % 64;
+        const u32 at = i < STAGED ? shared_half(staged + 4 * i) : __ldg(patch);
+        const u32 value = i < STAGED ? shared_half(staged + 4 * i + 2) : __ldg(patch + 1);
+        const u32 row = at / 64, col = at % 64;
         if (row >= b.rows || value >> L::coded != 0) {
             fail(t, b, CORRUPT);
             continue;
@@ -451,17 +479,31 @@ __device__ __forceinline__ void finish_stream(const Tensor& t, const Block& b, u
     }
 }
 
-// Asks for a superblock's bytes before their time, one cache line per thread: up to 32 of the raw field, 30 of the stream and the
-// states. They wait in the second-level cache.
+// Asks for what a superblock begins with, one cache line per thread: raw field of the first group, states, stream. Earlier would be
+// too early: 4000 warps' superblocks are more than the second-level cache holds beside what is written.
 template <class L>
 __device__ __forceinline__ void prefetch_block(const Tensor& t, u32 words) {
     const u32 lane = lane_index();
     const u32 raw = __shfl_sync(FULL_WARP, words, 0), states = __shfl_sync(FULL_WARP, words, 1);
     const u32 stream = __shfl_sync(FULL_WARP, words, 3), stream_words = __shfl_sync(FULL_WARP, words, 4) & 0xffff;
-    const u32 rows = __shfl_sync(FULL_WARP, words, 5) >> 16;
-    if (lane + 2 < rows * L::raw / 16) prefetch(t.payload + 4 * u64(raw) + 128 * lane);
-    const u64 at = lane < 30 ? 4 * u64(stream) + 128 * lane : 4 * u64(states) + 128 * (lane - 30);
-    if (lane >= 30 || 32 * lane < stream_words) prefetch(t.payload + at);
+    if (lane < min(L::halfwords, 12u)) prefetch(t.payload + 4 * u64(raw) + 128 * lane);
+    const u32 line = lane - 12;
+    const u64 at = line < 18 ? 4 * u64(stream) + 128 * line : 4 * u64(states) + 128 * (line - 18);
+    if (lane >= 12 && (line >= 18 || 32 * line < stream_words)) prefetch(t.payload + at);
+}
+
+// Writes the classes of up to CLASS_ROWS rows to shared memory, as the step adds them.
+__device__ __forceinline__ void stage_classes(const Tensor& t, u32 row, u32 rows, u32 area, u32 shift) {
+    u32 classes[2] = {0, 0};
+    if (t.row_classes != 0) {
+        const u8* at = reinterpret_cast<const u8*>(t.row_classes) + row + lane_index();
+#pragma unroll
+        for (u32 i = 0; i < 2; ++i) {
+            if (lane_index() + WARP * i < rows) classes[i] = __ldg(at + WARP * i);
+        }
+    }
+#pragma unroll
+    for (u32 i = 0; i < 2; ++i) *reinterpret_cast<u32*>(shared + area + 4 * (lane_index() + WARP * i)) = classes[i] << shift;
 }
 
 template <class L>
@@ -472,23 +514,21 @@ __device__ __forceinline__ void decode_full(
     const u64 payload = t.payload;
     const u32 length = 4 * b.stream_words;
     const bool packed = b.base != PLAIN_STATES;
+    const u32 first_row = b.first_row, b_rows = b.rows;
 
     Superblock<L> s;
     s.feed.start(u32(__cvta_generic_to_shared(shared)) + warp_offset, payload + 4 * u64(b.stream), length);
-    u64 raw = payload + 4 * u64(b.raw) + 4 * lane;
+    s.raw = payload + 4 * u64(b.raw) + 4 * lane;
+    s.template load_raw<0, L::halfwords>(b.rows == L::group);
     const u32* states = reinterpret_cast<const u32*>(payload + 4 * u64(b.states)) + lane;
     const u32 stored0 = __ldcs(states), stored1 = __ldcs(states + 32);
-    // Classes of the next group of rows, one per thread.
-    const u8* row_classes = reinterpret_cast<const u8*>(t.row_classes) + b.first_row + lane;
-    const bool has_class = t.row_classes != 0 && lane < L::group;
-    u32 row_class = has_class ? __ldg(row_classes) : 0;
     s.class0 = s.class1 = 0;
     if (t.col_classes != 0) {
         const signed char* classes = reinterpret_cast<const signed char*>(t.col_classes + b.first_col) + 2 * lane;
         s.class0 = __ldg(classes) << (tables.p + 2);
         s.class1 = __ldg(classes + 1) << (tables.p + 2);
     }
-    s.classes = warp_offset + RING + MIRROR;
+    const u32 class_area = warp_offset + RING + MIRROR;
     s.row_stride = u32(t.row_stride);
     s.out = t.out + b.first_row * t.row_stride + u64(b.first_col + 2 * lane) * L::element;
     s.low = payload + 4 * u64(b.low) + 4 * lane;
@@ -496,40 +536,35 @@ __device__ __forceinline__ void decode_full(
     const u32 base = packed ? (1u << 31) - (u32(b.base) << 23) : 0;
     s.x0 = packed ? base + (stored0 & 0x7fffffff) : stored0;
     s.x1 = packed ? base + (stored1 & 0x7fffffff) : stored1;
-    // The states' top bits, in bits 31 and 30.
-    const u32 tops = (stored0 & 0x80000000u) | (stored1 >> 1 & 0x40000000u);
-    if (s.x0 < STATE_LOW || s.x1 < STATE_LOW) fail(t, b, CORRUPT);
+    // The states' top bits, in bits 31 and 30; in the low bits, what is wrong.
+    u32 tops = (stored0 & 0x80000000u) | (stored1 >> 1 & 0x40000000u);
+    if (s.x0 < STATE_LOW || s.x1 < STATE_LOW) tops |= CORRUPT;
 
-    u32 position = 0;
+    u32 position = 0, staged = 0;
 #pragma unroll 1
     for (u32 row = 0; row < b.rows; row += L::group) {
         const bool last = row + L::group >= b.rows;
-        if constexpr (L::carries) {
-#pragma unroll
-            for (u32 i = 0; i < L::halfwords; ++i) {
-                if (i + 2 < L::halfwords || !last) s.q[i] = __ldcs(reinterpret_cast<const u32*>(raw + 128 * i));
-            }
-            raw += 128 * L::halfwords;
+        if (row % CLASS_ROWS == 0) {
+            __syncwarp();  // all threads have read the previous classes
+            stage_classes(t, first_row + row, b_rows - row, class_area, tables.p + 2);
+            s.classes = class_area;
+            if (row == 0) s.feed.wait();
+            __syncwarp();
         }
-        __syncwarp();  // all threads have read the previous group's classes
-        if (lane < L::group) *reinterpret_cast<u32*>(shared + s.classes + 4 * lane) = row_class << (tables.p + 2);
-        if (has_class && !last) row_class = __ldg(row_classes + row + L::group);
-        if (row == 0) s.feed.wait();
-        __syncwarp();
         // What later groups read from memory.
         if constexpr (L::element == 4) {
             if (!last && lane < L::group) prefetch(s.low - 4 * lane + 128 * (L::group + lane));
         }
-        if constexpr (L::carries) {
-            if (row + 5 * L::group < b.rows && lane < L::halfwords) prefetch(raw - 4 * lane + 128 * (3 * L::halfwords + lane));
-        }
+        if (last && more) prefetch_block<L>(t, next);
 
-        s.template rows<0>(tables, below);
+        const bool next_last = row + 2 * L::group >= b.rows;
+        s.template rows<0>(tables, below, last, next_last);
 
         if (last) {
             position = s.feed.position(length);
-            if (position > length) fail(t, b, TRUNCATED);
-            if (!packed && (s.x0 != STATE_LOW || s.x1 != STATE_LOW)) fail(t, b, CORRUPT);
+            staged = s.feed.at;
+            if (position > length) tops |= TRUNCATED;
+            if (!packed && (s.x0 != STATE_LOW || s.x1 != STATE_LOW)) tops |= CORRUPT;
             if constexpr (L::carries) {
                 u32 tail0, tail1, bits;
                 if (packed) {
@@ -554,23 +589,29 @@ __device__ __forceinline__ void decode_full(
                     tail0 = shared_half(at) | shared_half(at + 2) << 16;
                     tail1 = shared_half(at + 128) | shared_half(at + 130) << 16;
                 }
-                if (bits > 8 * (length - min(position, length))) fail(t, b, TRUNCATED);
+                if (bits > 8 * (length - min(position, length))) tops |= TRUNCATED;
                 position += (bits + 15) / 16 * 2;
+                staged += (bits + 15) / 16 * 2;
                 s.q[L::halfwords - 2] = __byte_perm(tail0, tail1, 0x5410);
                 s.q[L::halfwords - 1] = __byte_perm(tail0, tail1, 0x7632);
             }
         }
         s.template finish<L::ready>();
+        s.classes += 4 * L::group;
         s.low += 128 * L::group;
-        if (row == 0 && more) prefetch_block<L>(t, next);
+        s.raw += 128 * L::halfwords;
+        if (!last) s.template load_raw<Superblock<L>::early, L::halfwords>(next_last);
     }
-    finish_stream<L>(t, b, position, length);
+    // Once more from its words, so that it takes no registers in between.
+    const Block again = to_block(words);
+    if ((tops & 3) != 0) fail(t, again, tops & TRUNCATED ? TRUNCATED : CORRUPT);
+    finish_stream<L>(t, again, position, length, staged);
 }
 
 // The tables of the fast path.
 template <class L>
 __device__ __forceinline__ void load_tables(const Tensor& t) {
-    if (t.entries == 0) return expand_tables(t, L::value_bit);
+    if (t.entries == 0) return expand_tables(t, 32 - L::value_bit, L::value_bit);
     const uint4* from = reinterpret_cast<const uint4*>(t.entries);
     uint4* to = reinterpret_cast<uint4*>(shared);
     const u32 count = t.contexts << t.table_bits >> 2;
@@ -586,7 +627,7 @@ __device__ __forceinline__ void decode_batch(const Batch& batch) {
         [](const Tensor& t) { load_tables<L>(t); },
         [&](const Tensor& t, u32 words, u32 next, bool more) {
             const u32 p = t.table_bits;
-            const Tables tables = {p, 32 - p, (1u << p) - 1, ((1u << p) - 1) << 2, int((t.contexts - 1) << (p + 2))};
+            const Tables tables = {p, ((1u << p) - 1) << 2, int((t.contexts - 1) << (p + 2))};
             const u32 warp_offset = (t.contexts << (p + 2)) + warp_index() * WARP_BYTES;
             decode_full<L>(t, words, next, more, tables, below, warp_offset);
         });

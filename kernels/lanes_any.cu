@@ -192,6 +192,6 @@ __device__ __noinline__ void decode_any(const Tensor& t, const Block& b) {
 extern "C" __global__ void __launch_bounds__(512, 1)
 wcodec_lanes_any(const __grid_constant__ Batch batch) {
     for_each_block(
-        batch, [](const Tensor&, u32) {}, [](const Tensor& t) { expand_tables(t, t.table_bits); },
+        batch, [](const Tensor&, u32) {}, [](const Tensor& t) { expand_tables(t, 32 - t.table_bits, t.table_bits); },
         [](const Tensor& t, u32 words, u32, bool) { decode_any(t, to_block(words)); });
 }

@@ -19,7 +19,7 @@ pub const CRC32: Module = Module {
 /// `kernels/lanes_8bit.cu`.
 pub const LANES_8BIT: Module = Module {
     name: "lanes_8bit",
-    source_sha256: "6549244c68081fe8176520e34dd089bf720181404b89bf8c1b2ff48e6cf5b4fc",
+    source_sha256: "7109a7495c9d4430f97a2e8622ef7f6b6858c2a7b9c5823f88738e014b0590f1",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_8bit.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_8bit.compute_90.ptx") },
@@ -29,14 +29,14 @@ pub const LANES_8BIT: Module = Module {
 /// `kernels/lanes_any.cu`.
 pub const LANES_ANY: Module = Module {
     name: "lanes_any",
-    source_sha256: "21d2505d0be230e6b573fa94c5a377caf0d1e3fb20d288a4b4550abfcc8c41bf",
+    source_sha256: "a401156eea48a8b6bf1152eea0b19d4153443bb9948b625d7edc41c8e33486cb",
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/lanes_any.compute_80.ptx") }],
 };
 
 /// `kernels/lanes_bf16.cu`.
 pub const LANES_BF16: Module = Module {
     name: "lanes_bf16",
-    source_sha256: "6323e156acd7709769b62463c61a92bf2b2e782651f5f6d2c39f49d717dbd005",
+    source_sha256: "6ca52d4643b752ce13ed69d989dea4db620239908e64d7c5aeef429eb0b450eb",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_bf16.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_bf16.compute_90.ptx") },
@@ -46,7 +46,7 @@ pub const LANES_BF16: Module = Module {
 /// `kernels/lanes_f16.cu`.
 pub const LANES_F16: Module = Module {
     name: "lanes_f16",
-    source_sha256: "ca9532b4a661f8e6d59a07d42f984b0742106fad46b1b50bae8e921165db3120",
+    source_sha256: "c6768c5039ee8919a40e1e065d0b095775dc53208d1fc289fec35ff98688cfcb",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_f16.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_f16.compute_90.ptx") },
@@ -56,7 +56,7 @@ pub const LANES_F16: Module = Module {
 /// `kernels/lanes_f32.cu`.
 pub const LANES_F32: Module = Module {
     name: "lanes_f32",
-    source_sha256: "dbcdcf74f28c90d2a886f03d01d5c4b97c7f3dd2bb12778c283c59bc2d29d84c",
+    source_sha256: "7c0af97a701959e0d46766b5e8c52db9de23f5874ab2c3d353e598314493e029",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_f32.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_f32.compute_90.ptx") },

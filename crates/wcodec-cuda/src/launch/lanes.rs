@@ -49,7 +49,7 @@ const MAX_TENSORS: usize = 32;
 /// `LANES_THREADS`.
 pub(super) const FAST_THREADS: u32 = 1024;
 /// `WARP_BYTES`: ring, mirror, row classes.
-const FAST_WARP_BYTES: u32 = 2048 + 512 + 128;
+const FAST_WARP_BYTES: u32 = 2048 + 512 + 256;
 pub(super) const ANY_THREADS: u32 = 512;
 
 /// Modules of the fast path.
@@ -220,7 +220,7 @@ impl Resident {
     }
 }
 
-/// Table entries of the fast path: `freq << (32 - P) | value << value_bit | bias`.
+/// Table entries of the fast path: `freq << (32 - value_bit) | value << value_bit | bias`.
 fn entries(tensor: &Uploaded) -> Vec<u8> {
     // `Layout::value_bit` of lanes.cuh.
     let value_bit = match tensor.layout.coded_bits() {
@@ -233,7 +233,7 @@ fn entries(tensor: &Uploaded) -> Vec<u8> {
         let half = |at: usize| u32::from(u16::from_ne_bytes([symbol[at], symbol[at + 1]]));
         let (freq, value) = (half(2), half(4));
         for bias in 0..freq {
-            let entry = freq << (32 - tensor.table_bits) | value << value_bit | bias;
+            let entry = freq << (32 - value_bit) | value << value_bit | bias;
             entries.extend_from_slice(&entry.to_ne_bytes());
         }
     }
