@@ -60,7 +60,11 @@ impl Encoder {
     /// Encodes one bit and teaches its model.
     pub fn bit(&mut self, model: &mut BitModel, bit: bool) {
         let middle = model.split(self.low, self.high);
-        if bit { self.high = middle } else { self.low = middle + 1 }
+        if bit {
+            self.high = middle
+        } else {
+            self.low = middle + 1
+        }
         model.update(bit);
         while (self.low ^ self.high) >> 24 == 0 {
             self.out.push((self.low >> 24) as u8);
@@ -121,7 +125,11 @@ impl<'a> Decoder<'a> {
     pub fn bit(&mut self, model: &mut BitModel) -> bool {
         let middle = model.split(self.low, self.high);
         let bit = self.value <= middle;
-        if bit { self.high = middle } else { self.low = middle + 1 }
+        if bit {
+            self.high = middle
+        } else {
+            self.low = middle + 1
+        }
         model.update(bit);
         while (self.low ^ self.high) >> 24 == 0 {
             self.low <<= 8;

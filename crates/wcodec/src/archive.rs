@@ -301,7 +301,9 @@ impl Tensor<'_> {
         match &self.decoder {
             Decoder::Lanes(lanes) => lanes.decode_chunk(chunk, bytes, extent.offset, out, &mut scratch.lanes)?,
             Decoder::Frames(frames) => frames.decode_chunk(chunk, bytes, extent.offset, out, &mut scratch.planes)?,
-            Decoder::Integer(integer) => integer.decode_chunk(chunk, bytes, extent.offset, out, &mut scratch.integer)?,
+            Decoder::Integer(integer) => {
+                integer.decode_chunk(chunk, bytes, extent.offset, out, &mut scratch.integer)?
+            }
             Decoder::Plain => small::decode(self.name(), self.dtype(), bytes, extent.offset, out)?,
             Decoder::Store if bytes.len() == out.len() => out.copy_from_slice(bytes),
             Decoder::Store | Decoder::Pooled(_) => {
@@ -372,7 +374,14 @@ impl Tensor<'_> {
         for (chunk, extent) in self.extents.iter().enumerate() {
             let (part, tail) = rest.split_at_mut(self.chunk_len(chunk) as usize);
             let bytes = self.reader.bytes(*extent)?;
-            bound = bound.max(integer.decode_progressive(chunk, bytes, extent.offset, planes, part, &mut scratch.integer)?);
+            bound = bound.max(integer.decode_progressive(
+                chunk,
+                bytes,
+                extent.offset,
+                planes,
+                part,
+                &mut scratch.integer,
+            )?);
             rest = tail;
         }
         Ok((out, bound))
@@ -408,7 +417,8 @@ impl Tensor<'_> {
         let (row_count, col_count) = (self.row_count(), self.col_count());
         if rows.start > rows.end || rows.end > row_count || cols.start > cols.end || cols.end > col_count {
             return Err(Error::BadArgument(format!(
-                "tensor `{}` is {row_count} × {col_count}; there is no rectangle {rows:?} × {cols:?}", self.name()
+                "tensor `{}` is {row_count} × {col_count}; there is no rectangle {rows:?} × {cols:?}",
+                self.name()
             )));
         }
         let Some(element) = self.dtype().bits().filter(|b| b % 8 == 0).map(|b| (b / 8) as usize) else {
@@ -516,7 +526,14 @@ pub fn decode_many(tensors: &[Tensor<'_>], outs: &mut [&mut [u8]]) -> Result<()>
 }
 
 /// Copies what `part` (bytes `at` of a matrix with `row_bytes` per row) holds of `rows` × `within` (bytes of a row) into the dense `out`.
-fn copy_rows(part: &[u8], at: Range<usize>, row_bytes: usize, rows: &Range<usize>, within: Range<usize>, out: &mut [u8]) {
+fn copy_rows(
+    part: &[u8],
+    at: Range<usize>,
+    row_bytes: usize,
+    rows: &Range<usize>,
+    within: Range<usize>,
+    out: &mut [u8],
+) {
     let first = rows.start.max(at.start / row_bytes);
     let last = rows.end.min(at.end.div_ceil(row_bytes));
     for row in first..last {

@@ -20,7 +20,9 @@ pub(crate) struct ElementFormat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Magnitude bits that order like a logarithm; an octave is 2^this many of them.
-    Float { octave_bits: u32 },
+    Float {
+        octave_bits: u32,
+    },
     Signed,
     Unsigned,
 }
@@ -28,8 +30,12 @@ enum Kind {
 impl ElementFormat {
     /// The lanes form of a dtype, `None` for those without (wide integers, complex, sub-byte).
     pub(crate) fn of(dtype: DtypeCode) -> Option<Self> {
-        let float = |bytes, head_bits, octave_bits, shifts| {
-            Self { bytes, head_bits, sign: true, shifts, kind: Kind::Float { octave_bits } }
+        let float = |bytes, head_bits, octave_bits, shifts| Self {
+            bytes,
+            head_bits,
+            sign: true,
+            shifts,
+            kind: Kind::Float { octave_bits },
         };
         let int = |kind| Self { bytes: 1, head_bits: 8, sign: false, shifts: &[0, 1, 2, 3], kind };
         Some(match dtype {
@@ -54,7 +60,9 @@ impl ElementFormat {
     pub(crate) fn log_magnitudes(&self) -> Vec<u16> {
         (0..1u32 << self.head_bits)
             .map(|head| match self.kind {
-                Kind::Float { octave_bits } => (((head & ((1 << (self.head_bits - 1)) - 1)) << 8) >> octave_bits).min(65535) as u16,
+                Kind::Float { octave_bits } => {
+                    (((head & ((1 << (self.head_bits - 1)) - 1)) << 8) >> octave_bits).min(65535) as u16
+                }
                 Kind::Signed => log_of((head as u8 as i8).unsigned_abs()),
                 Kind::Unsigned => log_of((head as u8).abs_diff(128)),
             })

@@ -52,7 +52,9 @@ impl FrameParams {
 /// Encodes one chunk: its bytes and the lengths of its frames.
 pub(crate) fn encode_chunk(params: FrameParams, data: &[u8], level: i32, what: &str) -> Result<(Vec<u8>, Vec<u32>)> {
     let mut context = CCtx::create();
-    for parameter in [CParameter::CompressionLevel(level), CParameter::ContentSizeFlag(true), CParameter::ChecksumFlag(true)] {
+    for parameter in
+        [CParameter::CompressionLevel(level), CParameter::ContentSizeFlag(true), CParameter::ChecksumFlag(true)]
+    {
         context.set_parameter(parameter).map_err(|code| zstd_error(what, code))?;
     }
     let (mut out, mut lengths) = (Vec::new(), Vec::new());
@@ -105,20 +107,31 @@ impl FrameDecoder {
             return cursor.corrupt("zstd mode: index is too short");
         }
         let lengths = (0..count)
-            .map(|_| cursor.varint().and_then(|l| u32::try_from(l).or_else(|_| cursor.corrupt("zstd mode: frame length"))))
+            .map(|_| {
+                cursor.varint().and_then(|l| u32::try_from(l).or_else(|_| cursor.corrupt("zstd mode: frame length")))
+            })
             .collect::<Result<Vec<u32>>>()?;
         cursor.finish()?;
         let chunk = params.chunk_bytes() as u64;
         let chunks = entry.decoded_len.div_ceil(chunk);
         let expected = |i: usize| (entry.decoded_len - i as u64 * chunk).min(chunk);
-        if entry.chunks.len() as u64 != chunks || entry.chunks.iter().enumerate().any(|(i, c)| c.decoded_len != expected(i)) {
+        if entry.chunks.len() as u64 != chunks
+            || entry.chunks.iter().enumerate().any(|(i, c)| c.decoded_len != expected(i))
+        {
             return cursor.corrupt("zstd mode: chunks do not match the frames");
         }
         Ok(Self { params, lengths, tensor: entry.name.clone() })
     }
 
     /// Decodes chunk `chunk` into `out`.
-    pub(crate) fn decode_chunk(&self, chunk: usize, bytes: &[u8], offset: u64, out: &mut [u8], scratch: &mut Vec<u8>) -> Result<()> {
+    pub(crate) fn decode_chunk(
+        &self,
+        chunk: usize,
+        bytes: &[u8],
+        offset: u64,
+        out: &mut [u8],
+        scratch: &mut Vec<u8>,
+    ) -> Result<()> {
         let first = chunk * self.params.frames_per_chunk();
         let mut context = DCtx::create();
         let mut at = 0usize;
@@ -137,7 +150,12 @@ impl FrameDecoder {
     }
 
     fn decode_frame(
-        &self, context: &mut DCtx<'_>, frame: &[u8], offset: u64, content: &mut [u8], scratch: &mut Vec<u8>,
+        &self,
+        context: &mut DCtx<'_>,
+        frame: &[u8],
+        offset: u64,
+        content: &mut [u8],
+        scratch: &mut Vec<u8>,
     ) -> Result<()> {
         let fault = |what: &str| Error::corrupt(&self.tensor, offset, format!("zstd frame: {what}"));
         let n = self.params.plane_bytes;

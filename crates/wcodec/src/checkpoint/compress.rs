@@ -5,7 +5,8 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use wcodec_container::{
-    ArchiveWriter, BlobPolicy, Crc32, Directory, DtypeCode, FileEntry, Segment, TensorEntry, TensorPayload, WriterOptions, crc32,
+    ArchiveWriter, BlobPolicy, Crc32, Directory, DtypeCode, FileEntry, Segment, TensorEntry, TensorPayload,
+    WriterOptions, crc32,
 };
 
 use super::input::{self, InputFile, InputTensor};
@@ -33,7 +34,12 @@ const LITERAL_BYTES: usize = 1 << 20;
 /// # Errors
 /// [`Error::Safetensors`] or [`Error::MissingShard`] for a damaged input, [`Error::Container`] when the target exists and
 /// [`EncodeOptions::overwrite`] is off or cannot be written, [`Error::Io`], [`Error::BadArgument`].
-pub fn compress(input: impl AsRef<Path>, output: impl AsRef<Path>, options: &EncodeOptions, progress: &dyn Progress) -> Result<Report> {
+pub fn compress(
+    input: impl AsRef<Path>,
+    output: impl AsRef<Path>,
+    options: &EncodeOptions,
+    progress: &dyn Progress,
+) -> Result<Report> {
     let (input, output) = (input.as_ref(), output.as_ref());
     if !options.superblock_rows.is_multiple_of(16) || !(16..=512).contains(&options.superblock_rows) {
         return Err(Error::BadArgument("superblock rows: a multiple of 16 from 16 to 512".into()));
@@ -199,7 +205,13 @@ impl Assembly<'_> {
         Ok(chunk.index)
     }
 
-    fn entry(&mut self, source: Source<'_>, prepared: &Prepared, payload: TensorPayload, parts: Vec<IndexPart>) -> Result<TensorEntry> {
+    fn entry(
+        &mut self,
+        source: Source<'_>,
+        prepared: &Prepared,
+        payload: TensorPayload,
+        parts: Vec<IndexPart>,
+    ) -> Result<TensorEntry> {
         let index = prepared.index(parts);
         let mut params = Vec::new();
         if let Some(tables) = prepared.tables() {
@@ -230,7 +242,8 @@ impl Assembly<'_> {
 
     fn is_pooled(&self, source: &Source<'_>) -> bool {
         self.options.tuning.pool_small
-            && matches!(self.options.mode, ModeChoice::Auto | ModeChoice::Float) && small::is_pooled(source.dtype, source.data.len())
+            && matches!(self.options.mode, ModeChoice::Auto | ModeChoice::Float)
+            && small::is_pooled(source.dtype, source.data.len())
     }
 
     /// Adds a small tensor to the blob of its kind.
@@ -289,7 +302,10 @@ impl Assembly<'_> {
         let same = self.seen.entry(key).or_default();
         for &(f, t, entry) in same.iter() {
             let other = &files[f].tensors[t];
-            if other.dtype == source.dtype && other.shape == source.shape && files[f].map[other.bytes.clone()] == *source.data {
+            if other.dtype == source.dtype
+                && other.shape == source.shape
+                && files[f].map[other.bytes.clone()] == *source.data
+            {
                 return Some(entry);
             }
         }
@@ -320,7 +336,13 @@ impl Assembly<'_> {
     }
 
     /// Writes bytes that belong to no tensor.
-    fn literal(&mut self, file: &InputFile, range: std::ops::Range<usize>, segments: &mut Vec<Segment>, crc: &mut Crc32) -> Result<()> {
+    fn literal(
+        &mut self,
+        file: &InputFile,
+        range: std::ops::Range<usize>,
+        segments: &mut Vec<Segment>,
+        crc: &mut Crc32,
+    ) -> Result<()> {
         for bytes in file.map[range].chunks(LITERAL_BYTES) {
             let level = match self.options.level {
                 crate::Level::Fast => 3,

@@ -20,7 +20,12 @@ use crate::report::{Progress, Report};
 /// # Errors
 /// [`Error::AlreadyExists`] when `output` exists and `overwrite` is off (a folder is never replaced); otherwise as [`Archive::open`] and
 /// [`crate::Tensor::decode_into`], and [`Error::Io`].
-pub fn decompress(archive: &Archive, output: impl AsRef<Path>, overwrite: bool, progress: &dyn Progress) -> Result<Report> {
+pub fn decompress(
+    archive: &Archive,
+    output: impl AsRef<Path>,
+    overwrite: bool,
+    progress: &dyn Progress,
+) -> Result<Report> {
     let output = output.as_ref();
     let directory = archive.container().directory();
     progress.start(directory.files.iter().map(|f| f.len).sum());
@@ -129,7 +134,13 @@ fn restore(archive: &Archive, entry: &FileEntry, file: &File, shown: &Path, prog
 }
 
 /// Decodes tensors, each to its place in `file`, in parallel over all their chunks.
-fn restore_tensors(archive: &Archive, batch: &[(usize, u64)], file: &File, shown: &Path, progress: &dyn Progress) -> Result<()> {
+fn restore_tensors(
+    archive: &Archive,
+    batch: &[(usize, u64)],
+    file: &File,
+    shown: &Path,
+    progress: &dyn Progress,
+) -> Result<()> {
     let tensors: Vec<(Tensor<'_>, u64)> =
         batch.par_iter().map(|&(index, at)| Ok((archive.tensor_at(index)?, at))).collect::<Result<_>>()?;
     let mut jobs = Vec::new();

@@ -60,7 +60,9 @@ fn walk(folder: &Path, prefix: &str, names: &mut Vec<String>) -> Result<()> {
         let item = item.map_err(|e| Error::io(folder, e))?;
         let path = item.path();
         let name = item.file_name();
-        let name = name.to_str().ok_or_else(|| Error::BadArgument(format!("{}: the file name is no UTF-8", path.display())))?;
+        let name = name
+            .to_str()
+            .ok_or_else(|| Error::BadArgument(format!("{}: the file name is no UTF-8", path.display())))?;
         let name = format!("{prefix}{name}");
         // Follows links: hub caches link every file to a blob elsewhere. A link to a folder could be a loop.
         let kind = fs::metadata(&path).map_err(|e| Error::io(&path, e))?;

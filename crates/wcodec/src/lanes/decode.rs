@@ -135,11 +135,18 @@ impl LanesDecoder {
         Ok((blocks, at.stream))
     }
 
+    /// The low bytes of a superblock all of whose rows store all their bits.
+    fn whole_low<'b>(&self, block: &Block<'b>) -> Option<&'b [u8]> {
+        let all = 8 * self.params.low_bytes();
+        let whole = block.rows.clone().all(|row| self.params.row_low_bits(row) == all);
+        whole.then(|| &block.low[..block.shape.elements() * self.params.low_bytes()])
+    }
+
     /// The low bytes of a superblock, `low_bytes` per element.
     fn dense_low<'b>(&self, block: &'b Block<'_>, scratch: &'b mut Vec<u8>) -> &'b [u8] {
         let (low_bytes, cols) = (self.params.low_bytes(), block.cols.len());
-        if self.params.low_bits.is_empty() {
-            return &block.low[..block.shape.elements() * low_bytes];
+        if let Some(low) = self.whole_low(block) {
+            return low;
         }
         scratch.resize(block.shape.elements() * low_bytes, 0);
         let mut from = 0;
@@ -154,33 +161,34 @@ impl LanesDecoder {
 
     /// Decodes all of chunk `chunk` into `out` (its decoded length).
     pub(crate) fn decode_chunk(
-        &self, chunk: usize, bytes: &[u8], offset: u64, out: &mut [u8], scratch: &mut Scratch,
+        &self,
+        chunk: usize,
+        bytes: &[u8],
+        offset: u64,
+        out: &mut [u8],
+        scratch: &mut Scratch,
     ) -> Result<()> {
         let g = &self.params.geometry;
         let first_row = g.chunk_rows(chunk).start;
         let (blocks, rest_at) = self.blocks(chunk, bytes, offset)?;
         let (row_stride, element_bytes, head_offset) = (g.row_bytes(), g.element_bytes, self.params.low_bytes());
         let start = |block: &Block<'_>| (block.rows.start - first_row) * row_stride + block.cols.start * element_bytes;
-        let decoded = if self.params.low_bits.is_empty() {
-            let jobs: Vec<Job<'_>> = blocks
-                .iter()
-                .map(|block| Job {
-                    shape: block.shape,
-                    classes: block.classes,
-                    block: block.coded,
-                    offset: start(block),
-                    low: &block.low[..block.shape.elements() * head_offset],
-                })
-                .collect();
-            self.tables.decode_batch(&jobs, Target { bytes: &mut *out, row_stride, element_bytes, head_offset, low: &[] })
-        } else {
-            blocks.iter().try_for_each(|block| {
-                let low = self.dense_low(block, &mut scratch.low);
-                let bytes = &mut out[start(block)..];
-                let target = Target { bytes, row_stride, element_bytes, head_offset, low };
-                self.tables.decode(block.shape, block.classes, block.coded, target)
-            })
-        };
+        let mut jobs = Vec::with_capacity(blocks.len());
+        let decoded = blocks.iter().try_for_each(|block| {
+            if let Some(low) = self.whole_low(block) {
+                let (shape, classes, offset) = (block.shape, block.classes, start(block));
+                jobs.push(Job { shape, classes, block: block.coded, offset, low });
+                return Ok(());
+            }
+            let low = self.dense_low(block, &mut scratch.low);
+            let bytes = &mut out[start(block)..];
+            let target = Target { bytes, row_stride, element_bytes, head_offset, low };
+            self.tables.decode(block.shape, block.classes, block.coded, target)
+        });
+        let decoded = decoded.and_then(|()| {
+            self.tables
+                .decode_batch(&jobs, Target { bytes: &mut *out, row_stride, element_bytes, head_offset, low: &[] })
+        });
         decoded.map_err(|e| Error::rans(&self.tensor, offset, e))?;
         let whole_rows = g.chunk_rows(chunk).len() * g.row_bytes();
         out[whole_rows..].copy_from_slice(&bytes[rest_at..]);
@@ -189,7 +197,13 @@ impl LanesDecoder {
 
     /// Decodes the part of chunk `chunk` inside these rows and columns of the view into `out`, a dense matrix of that rectangle.
     pub(crate) fn decode_rect(
-        &self, chunk: usize, bytes: &[u8], offset: u64, [rows, cols]: [Range<usize>; 2], out: &mut [u8], scratch: &mut Scratch,
+        &self,
+        chunk: usize,
+        bytes: &[u8],
+        offset: u64,
+        [rows, cols]: [Range<usize>; 2],
+        out: &mut [u8],
+        scratch: &mut Scratch,
     ) -> Result<()> {
         let element_bytes = self.params.geometry.element_bytes;
         let overlaps = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;

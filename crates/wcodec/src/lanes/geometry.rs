@@ -37,7 +37,10 @@ impl Geometry {
         let lanes = LANES as u64;
         let fits = |cols: u64| cols * element_bytes as u64 <= MAX_ROW_BYTES;
         let folded = natural_cols.max(1) / gcd(natural_cols.max(1), lanes) * lanes;
-        let cols = if natural_cols >= lanes && fits(natural_cols) && (natural_cols.is_multiple_of(lanes) || natural_cols >= 16 * lanes) {
+        let cols = if natural_cols >= lanes
+            && fits(natural_cols)
+            && (natural_cols.is_multiple_of(lanes) || natural_cols >= 16 * lanes)
+        {
             natural_cols
         } else if folded <= MAX_FOLDED_COLS && elements / folded >= 64 {
             folded
@@ -56,7 +59,12 @@ impl Geometry {
 
     /// The view that a directory entry describes, if it is consistent and no larger than `payload_len` allows.
     pub(crate) fn from_parts(
-        elements: u64, cols: u64, element_bytes: usize, block_rows: usize, strips_per_chunk: u64, payload_len: u64,
+        elements: u64,
+        cols: u64,
+        element_bytes: usize,
+        block_rows: usize,
+        strips_per_chunk: u64,
+        payload_len: u64,
     ) -> Option<Self> {
         if cols == 0 || cols > MAX_ROW_BYTES / element_bytes as u64 || strips_per_chunk == 0 {
             return None;
@@ -65,7 +73,12 @@ impl Geometry {
         let rows = usize::try_from(elements / cols).ok()?;
         let strips_per_chunk = usize::try_from(strips_per_chunk).ok()?;
         let geometry = Self {
-            rows, cols: cols as usize, rest: (elements % cols) as usize, element_bytes, block_rows, strips_per_chunk,
+            rows,
+            cols: cols as usize,
+            rest: (elements % cols) as usize,
+            element_bytes,
+            block_rows,
+            strips_per_chunk,
         };
         // Every lane of every superblock stores a state: the bytes bound the blocks, and so the memory for them.
         let states = (geometry.strips() as u64).checked_mul(4 * cols)?;
@@ -138,13 +151,23 @@ mod tests {
 
     #[test]
     fn views_cover_every_element_once() {
-        for (elements, cols) in [(64, 1), (65, 1), (4096, 64), (1000 * 384, 384), (12_345, 7), (64 * 1000, 1000), (130 * 48, 48), (200_000, 200_000)] {
+        for (elements, cols) in [
+            (64, 1),
+            (65, 1),
+            (4096, 64),
+            (1000 * 384, 384),
+            (12_345, 7),
+            (64 * 1000, 1000),
+            (130 * 48, 48),
+            (200_000, 200_000),
+        ] {
             let Some(g) = Geometry::choose(elements, cols, 2, 64) else { panic!("{elements} {cols}") };
             assert_eq!((g.rows * g.cols + g.rest) as u64, elements);
             assert!(g.rest < g.cols);
             let bytes: usize = (0..g.chunks()).map(|c| g.chunk_bytes(c)).sum();
             assert_eq!(bytes as u64, 2 * elements);
-            let covered: usize = (0..g.strips()).flat_map(|s| (0..g.blocks_across()).map(move |b| g.shape(s, b).elements())).sum();
+            let covered: usize =
+                (0..g.strips()).flat_map(|s| (0..g.blocks_across()).map(move |b| g.shape(s, b).elements())).sum();
             assert_eq!(covered, g.rows * g.cols);
         }
         assert!(Geometry::choose(63, 1, 2, 64).is_none());

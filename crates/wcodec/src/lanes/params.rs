@@ -136,7 +136,11 @@ impl BlockIndex {
                 patches: u16::from_le_bytes([planes[3][i], planes[4][i]]),
             };
             if usize::from(block.patches) * wcodec_rans::superblock::PATCH_BYTES > 4 * usize::from(block.stream_words) {
-                return Err(Error::corrupt(tensor, offset, format!("index of superblock {i}: more patches than bytes")));
+                return Err(Error::corrupt(
+                    tensor,
+                    offset,
+                    format!("index of superblock {i}: more patches than bytes"),
+                ));
             }
             blocks.push(block);
         }
