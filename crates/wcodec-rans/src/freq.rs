@@ -132,22 +132,26 @@ impl FrequencyTable {
 
 /// Moves slots until `freqs` sums to `slots`, each time where it costs least or gains most.
 fn settle(freqs: &mut [u16], counts: &[u64], mut assigned: u32, slots: u32) {
-    // Ordered by gain, ties by symbol, so that every platform agrees. The gain is a correctly rounded division and
-    // comparison: n·log2((f+1)/f) is compared through a monotone integer surrogate below.
+    // Ordered by gain, ties by symbol, so that every platform agrees: the gain is made of correctly rounded operations only.
+    let grow = assigned < slots;
+    let change = |f: u16, c: u64| {
+        let f = f64::from(f);
+        match (c, grow) {
+            (0, _) => f64::NEG_INFINITY,
+            (_, true) => c as f64 * log_ratio(f + 1.0, f),
+            (_, false) if f <= 1.0 => f64::NEG_INFINITY,
+            (_, false) => -(c as f64 * log_ratio(f, f - 1.0)),
+        }
+    };
+    let mut changes: Vec<f64> = if assigned == slots { Vec::new() } else { freqs.iter().zip(counts).map(|(&f, &c)| change(f, c)).collect() };
     while assigned != slots {
-        let grow = assigned < slots;
-        let mut best: Option<(f64, usize)> = None;
-        for (i, (&f, &c)) in freqs.iter().zip(counts).enumerate() {
-            if c == 0 || (!grow && f <= 1) {
-                continue;
-            }
-            let f = f64::from(f);
-            let change = c as f64 * if grow { log_ratio(f + 1.0, f) } else { -log_ratio(f, f - 1.0) };
-            if best.is_none_or(|(b, _)| change > b) {
-                best = Some((change, i));
+        let mut best = (f64::NEG_INFINITY, 0);
+        for (i, &change) in changes.iter().enumerate() {
+            if change > best.0 {
+                best = (change, i);
             }
         }
-        let (_, i) = best.expect("a counted symbol can give or take a slot");
+        let i = best.1;
         if grow {
             freqs[i] += 1;
             assigned += 1;
@@ -155,6 +159,7 @@ fn settle(freqs: &mut [u16], counts: &[u64], mut assigned: u32, slots: u32) {
             freqs[i] -= 1;
             assigned -= 1;
         }
+        changes[i] = change(freqs[i], counts[i]);
     }
 }
 

@@ -1,11 +1,11 @@
 //! The parts of the encoder that have a vector form, in the scalar form that defines them.
 
 use super::Backend;
+use crate::LANES;
 use crate::error::{RansError, Result};
 use crate::freq::TableSet;
 use crate::layout::HeadLayout;
 use crate::superblock::{Classes, Shape, log2_fixed, raw_position, trade_signs};
-use crate::LANES;
 
 /// A slot says how to code one symbol in one context: `freq | start << 12`, and [`PATCHED`] where it stands in for a value without one.
 pub(crate) type Slot = u32;
@@ -34,6 +34,9 @@ pub(crate) struct EncodeTables {
     pub(crate) width: usize,
     /// `contexts · width` entries: the slot, and from bit 32 on log2(2^P / freq) in 1/65536 bit.
     entries: Vec<u64>,
+    /// ⌈2^(32+P) / freq⌉ of every frequency that some slot has. For x < freq·2^(32−P), x·reciprocal stays below 2^64 and, shifted right
+    /// by 32 + P, is exactly ⌊x / freq⌋, since x·(reciprocal·freq − 2^(32+P)) < freq²·2^(32−P) < 2^(32+P).
+    reciprocals: Vec<u64>,
 }
 
 impl EncodeTables {
@@ -46,14 +49,16 @@ impl EncodeTables {
         }
         let (first, last) = (values[0], values[values.len() - 1]);
         let (p, width) = (set.table_bits(), usize::from(last - first) + 2);
-        let cost: Vec<u32> = (0..=1u32 << p).map(|f| (p << 16) - log2_fixed(f.max(1))).collect();
+        let mut reciprocals = vec![0; 1 << p];
         let mut entries = Vec::with_capacity(set.contexts() * width);
         for table in set.tables() {
             let starts = table.starts();
             let top = (0..values.len()).max_by_key(|&s| (table.freqs()[s], values.len() - s)).unwrap_or(0);
-            let entry = |s: usize, mark: Slot| {
+            let mut entry = |s: usize, mark: Slot| {
                 let freq = table.freqs()[s];
-                u64::from(u32::from(freq) | (u32::from(starts[s]) << 12) | mark) | (u64::from(cost[usize::from(freq)]) << 32)
+                reciprocals[usize::from(freq)] = (1u64 << (32 + p)).div_ceil(u64::from(freq));
+                let cost = (p << 16) - log2_fixed(u32::from(freq));
+                u64::from(u32::from(freq) | (u32::from(starts[s]) << 12) | mark) | (u64::from(cost) << 32)
             };
             let from = entries.len();
             entries.resize(from + width, entry(top, PATCHED));
@@ -61,7 +66,7 @@ impl EncodeTables {
                 entries[from + usize::from(v - first)] = entry(s, 0);
             }
         }
-        Ok(Self { layout, table_bits: p, contexts: set.contexts(), first, width, entries })
+        Ok(Self { layout, table_bits: p, contexts: set.contexts(), first, width, entries, reciprocals })
     }
 
     /// All entries: `contexts · width`.
@@ -75,7 +80,7 @@ impl EncodeTables {
         let freq = freq(slot);
         let shed = x >= freq << (32 - self.table_bits);
         let x = if shed { x >> 16 } else { x };
-        let q = x / freq;
+        let q = ((u64::from(x) * self.reciprocals[freq as usize]) >> (32 + self.table_bits)) as u32;
         ((q << self.table_bits) + (x - q * freq) + start(slot), shed)
     }
 }
@@ -111,12 +116,19 @@ impl Lanes {
         self.halves.resize(shape.pairs() * shape.halfwords(layout), 0);
     }
 
-    /// T of column `c`: its last two halfwords.
-    pub(crate) fn tail(&self, shape: Shape, c: usize) -> u32 {
-        let pairs = shape.pairs();
-        let last = self.halves.len() - pairs;
-        let half = |at: usize| (self.halves[at + c / 2] >> (16 * (c % 2))) & 0xffff;
-        half(last - pairs) | (half(last) << 16)
+    /// T of every column, its last two halfwords, in lane order.
+    pub(crate) fn tails(&self, shape: Shape) -> [u32; LANES] {
+        let (pairs, cols) = (shape.pairs(), shape.cols());
+        let (rest, last) = self.halves.split_at(self.halves.len() - pairs);
+        let mut tails = [0; LANES];
+        let (even, odd) = tails.split_at_mut(pairs);
+        for ((t, &low), &high) in even.iter_mut().zip(&rest[rest.len() - pairs..]).zip(last) {
+            *t = (low & 0xffff) | (high << 16);
+        }
+        for ((t, &low), &high) in odd[..cols - pairs].iter_mut().zip(&rest[rest.len() - pairs..]).zip(last) {
+            *t = (low >> 16) | (high & 0xffff_0000);
+        }
+        tails
     }
 
     /// Appends the stored part of the raw field.
@@ -313,7 +325,8 @@ mod tests {
                 let mut counts = vec![0; values];
                 for i in 0..(1 + (seed as usize >> 3) % 200).min(values) {
                     x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                    counts[(i * 7 + k + seed as usize % 5) % values] = (1u64 << 40) >> ((i as u32 * slope / 4).min(40)) | (x >> 60);
+                    counts[(i * 7 + k + seed as usize % 5) % values] =
+                        (1u64 << 40) >> ((i as u32 * slope / 4).min(40)) | (x >> 60);
                 }
                 counts
             })
@@ -389,7 +402,8 @@ mod tests {
                         2 => (1 << 16) / u64::from(freq) + 1 + i as u64 / 12,
                         _ => quotients - i as u64 * 131,
                     };
-                    let edge = (multiple * u64::from(freq) + 1 - (i as u64 / 4) % 3).clamp(1 << 16, u64::from(u32::MAX));
+                    let edge =
+                        (multiple * u64::from(freq) + 1 - (i as u64 / 4) % 3).clamp(1 << 16, u64::from(u32::MAX));
                     *x = edge as u32;
                 }
                 let mut lanes = Lanes::default();

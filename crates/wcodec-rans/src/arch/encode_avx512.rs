@@ -64,7 +64,8 @@ fn slots(
     for (lane, offset) in offsets.iter_mut().enumerate() {
         *offset = i32::from(classes.cols[2 * (lane % 32) + lane / 32]) * tables.width as i32;
     }
-    let offsets: [__m512i; 4] = std::array::from_fn(|v| load_signed((&offsets[16 * v..16 * v + 16]).try_into().expect("16")));
+    let offsets: [__m512i; 4] =
+        std::array::from_fn(|v| load_signed((&offsets[16 * v..16 * v + 16]).try_into().expect("16")));
     let low_words = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     let high_words = _mm512_or_si512(low_words, _mm512_set1_epi32(1));
 

@@ -4,8 +4,8 @@
 //! vector form; here is what they are for: choosing where every lane starts, and putting the parts together.
 
 use super::{Classes, PLAIN_STATES, Shape, state_base};
-use crate::arch::{Backend, Isa};
 use crate::arch::encode::{EncodeTables, Lanes, Turn};
+use crate::arch::{Backend, Isa};
 use crate::error::{RansError, Result};
 use crate::freq::TableSet;
 use crate::layout::HeadLayout;
@@ -138,12 +138,7 @@ impl Encoder {
         self.backend.encode_raw(layout, heads, shape, lanes);
 
         let carries = shape.carries(layout);
-        let mut tails = [0u32; LANES];
-        if carries {
-            for (t, c) in tails.iter_mut().zip(shape.lane_columns()) {
-                *t = lanes.tail(shape, c);
-            }
-        }
+        let tails = if carries { lanes.tails(shape) } else { [0; LANES] };
         let packed = if carries { self.pack_states(shape, lanes, &tails, &costs) } else { None };
         let plain = packed.is_none();
         let (base, lengths, finals) = packed.unwrap_or_else(|| {

@@ -1,10 +1,10 @@
 //! Encoding the chunks of a planned tensor.
 
 use wcodec_rans::TableSet;
-use wcodec_rans::superblock::{Classes, Encoder};
+use wcodec_rans::superblock::{Classes, Encoder, Sink, Workspace};
 
-use super::params::{BlockIndex, LanesParams};
 use super::low;
+use super::params::{BlockIndex, LanesParams};
 use crate::error::{Error, Result};
 
 /// Encodes chunks of one tensor; shared by threads.
@@ -27,8 +27,12 @@ impl<'a> LanesEncoder<'a> {
         let g = &self.params.geometry;
         let low_bytes = self.params.low_bytes();
         let first_row = g.chunk_rows(chunk).start;
-        let (mut raw, mut states, mut lows, mut streams) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        // All parts end up in the first.
+        let mut raw = Vec::with_capacity(data.len());
+        let (mut states, mut lows) = (Vec::with_capacity(data.len() / 16), Vec::new());
+        let mut streams = Vec::with_capacity(data.len() / 2);
         let mut index = Vec::new();
+        let mut work = Workspace::default();
         let mut heads = Vec::with_capacity(g.block_rows * wcodec_rans::LANES);
         for strip in g.chunk_strips(chunk) {
             let rows = g.strip_rows(strip);
@@ -48,14 +52,15 @@ impl<'a> LanesEncoder<'a> {
                     rows: self.params.row_classes.get(rows.clone()).unwrap_or(&self.zero_rows[..rows.len()]),
                     cols: self.params.col_classes.get(cols.clone()).unwrap_or(&self.zero_cols[..cols.len()]),
                 };
-                let packed =
-                    self.encoder.encode(&heads, shape, classes).map_err(|e| Error::BadArgument(e.to_string()))?;
-                let stream_words = u16::try_from(packed.stream.len() / 4)
+                let before = streams.len();
+                let sink = Sink { states: &mut states, raw: &mut raw, stream: &mut streams };
+                let encoded = self
+                    .encoder
+                    .append(&heads, shape, classes, &mut work, sink)
+                    .map_err(|e| Error::BadArgument(e.to_string()))?;
+                let stream_words = u16::try_from((streams.len() - before) / 4)
                     .map_err(|_| Error::BadArgument("superblock stream too long".into()))?;
-                index.push(BlockIndex { stream_words, base: packed.base, patches: packed.patches });
-                raw.extend_from_slice(&packed.raw);
-                states.extend_from_slice(&packed.states);
-                streams.extend_from_slice(&packed.stream);
+                index.push(BlockIndex { stream_words, base: encoded.base, patches: encoded.patches });
             }
         }
         let rest = &data[g.chunk_rows(chunk).len() * g.row_bytes()..];
