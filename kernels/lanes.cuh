@@ -137,6 +137,8 @@ __device__ __forceinline__ void for_each_block(const Batch& batch, Start start, 
             next = load_block_words(t, begin + warp - tensor_begin);
             start(t, next);
         }
+        // A superblock may end before all of its last chunk has arrived: it must not land in the next tables.
+        asm volatile("cp.async.wait_all;" ::: "memory");
         __syncthreads();
         load(t);
         __syncthreads();

@@ -19,7 +19,7 @@ pub const CRC32: Module = Module {
 /// `kernels/lanes_8bit.cu`.
 pub const LANES_8BIT: Module = Module {
     name: "lanes_8bit",
-    source_sha256: "7109a7495c9d4430f97a2e8622ef7f6b6858c2a7b9c5823f88738e014b0590f1",
+    source_sha256: "3f9c7f74044e5b3d4ca0008d1319b198909b3c3feb076867a9b89a650a4e5ef7",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_8bit.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_8bit.compute_90.ptx") },
@@ -29,14 +29,14 @@ pub const LANES_8BIT: Module = Module {
 /// `kernels/lanes_any.cu`.
 pub const LANES_ANY: Module = Module {
     name: "lanes_any",
-    source_sha256: "a401156eea48a8b6bf1152eea0b19d4153443bb9948b625d7edc41c8e33486cb",
+    source_sha256: "5a902a0249a997659b1de9927b3753a65ee3ed3c6ef8835853c1bfaca6572143",
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/lanes_any.compute_80.ptx") }],
 };
 
 /// `kernels/lanes_bf16.cu`.
 pub const LANES_BF16: Module = Module {
     name: "lanes_bf16",
-    source_sha256: "6ca52d4643b752ce13ed69d989dea4db620239908e64d7c5aeef429eb0b450eb",
+    source_sha256: "fda16ab36cf9a3d0f5d8f1063db822f6ac517a959e0c55703cb3f63a2071abfa",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_bf16.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_bf16.compute_90.ptx") },
@@ -46,7 +46,7 @@ pub const LANES_BF16: Module = Module {
 /// `kernels/lanes_f16.cu`.
 pub const LANES_F16: Module = Module {
     name: "lanes_f16",
-    source_sha256: "c6768c5039ee8919a40e1e065d0b095775dc53208d1fc289fec35ff98688cfcb",
+    source_sha256: "d9f6b7b3ff1584f5b77c7673da10b5eebb48c863553295fbcfdcb687067334a1",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_f16.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_f16.compute_90.ptx") },
@@ -56,7 +56,7 @@ pub const LANES_F16: Module = Module {
 /// `kernels/lanes_f32.cu`.
 pub const LANES_F32: Module = Module {
     name: "lanes_f32",
-    source_sha256: "7c0af97a701959e0d46766b5e8c52db9de23f5874ab2c3d353e598314493e029",
+    source_sha256: "b21414ed71a690645606a6d8e48ace2004a447085d84ff8c6322ebf708823ce3",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_f32.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_f32.compute_90.ptx") },
