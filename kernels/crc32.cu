@@ -69,7 +69,6 @@ constexpr u32 ONE_WORD = power(32);
 constexpr u32 TABLES = 6;
 constexpr u32 ENTRIES = 256;
 constexpr u32 ENTRY_SHIFT = 7;      // 128 bytes
-constexpr u32 WIDEST_TABLE = 8192;  // bytes
 __host__ __device__ constexpr u32 first_bit(u32 table) { return table < 2 ? 6 * table : 12 + 5 * (table - 2); }
 __host__ __device__ constexpr u32 width(u32 table) { return table < 2 ? 6 : 5; }
 __host__ __device__ constexpr u32 first_entry(u32 table) { return table < 2 ? 64 * table : 128 + 32 * (table - 2); }
@@ -98,15 +97,15 @@ __device__ void build_tables(u32* tables) {
     }
 }
 
-// s * x^(8 * ROW) modulo P. `column` is the shared address of this lane's word in entry 0; the tables' alignment leaves the bits
-// of a field zero in it, so that one LOP3 makes an address, and the table's offset is an immediate.
+// s * x^(8 * ROW) modulo P. `column` is the shared address of this lane's word in entry 0; the table's offset is an immediate. The
+// field is added, not merged: on sm_90 shared memory begins 1 KiB into its window, whatever alignment a table asks for.
 template <u32 TABLE>
 __device__ __forceinline__ u32 look_up(u32 column, u32 s) {
     constexpr u32 low = first_bit(TABLE), mask = ((1u << width(TABLE)) - 1) << ENTRY_SHIFT;
     const u32 field = low < ENTRY_SHIFT ? s << (ENTRY_SHIFT - low) : s >> (low < ENTRY_SHIFT ? 0 : low - ENTRY_SHIFT);
     u32 value;
     // Volatile, so that no look-up moves above the barrier behind the tables' construction.
-    asm volatile("ld.shared.u32 %0, [%1+%2];" : "=r"(value) : "r"((field & mask) | column), "n"(first_entry(TABLE) << ENTRY_SHIFT));
+    asm volatile("ld.shared.u32 %0, [%1+%2];" : "=r"(value) : "r"((field & mask) + column), "n"(first_entry(TABLE) << ENTRY_SHIFT));
     return value;
 }
 
@@ -142,7 +141,7 @@ __device__ __forceinline__ void absorb(u32 column, uint4& s, uint4 words) {
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
 wcodec_crc32(const Segment* __restrict__ segments, u32 segment_count, u32* __restrict__ results) {
-    __shared__ alignas(WIDEST_TABLE) u32 tables[ENTRIES * WARP];
+    __shared__ u32 tables[ENTRIES * WARP];
     build_tables(tables);
     __syncthreads();
 

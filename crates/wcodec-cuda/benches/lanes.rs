@@ -81,7 +81,8 @@ impl Bench {
             copy_floor(stream, idle.as_slice(), busy.as_slice_mut())?;
             start.record(stream)?;
             for _ in 0..launches {
-                self.decoder.decode_batch(set.iter_mut().map(|(_, tensor, out)| (&*tensor, out.as_slice_mut())), stream)?;
+                self.decoder
+                    .decode_batch(set.iter_mut().map(|(_, tensor, out)| (&*tensor, out.as_slice_mut())), stream)?;
             }
             end.record(stream)?;
             let time = end.elapsed_ms(&start)? / launches as f32;
@@ -155,10 +156,14 @@ impl Matrix {
             .collect();
         // A class is a quarter of an octave.
         let middle = contexts as f32 / 2.0;
-        let row_classes: Vec<u8> =
-            row_scale.iter().map(|r| if contexts == 1 { 0 } else { (4.0 * r + middle).round().clamp(0.0, 15.0) as u8 }).collect();
-        let col_classes: Vec<i8> =
-            col_scale.iter().map(|c| if contexts == 1 { 0 } else { (4.0 * c).round().clamp(-15.0, 15.0) as i8 }).collect();
+        let row_classes: Vec<u8> = row_scale
+            .iter()
+            .map(|r| if contexts == 1 { 0 } else { (4.0 * r + middle).round().clamp(0.0, 15.0) as u8 })
+            .collect();
+        let col_classes: Vec<i8> = col_scale
+            .iter()
+            .map(|c| if contexts == 1 { 0 } else { (4.0 * c).round().clamp(-15.0, 15.0) as i8 })
+            .collect();
         let all = Classes { rows: &row_classes, cols: &col_classes };
         let mut counts = vec![vec![0u64; 512]; contexts];
         for (i, row) in original.chunks_exact(cols).enumerate() {
@@ -175,7 +180,14 @@ impl Matrix {
         let parts: Vec<(Vec<BlockEntry>, Vec<Vec<u8>>)> = std::thread::scope(|scope| {
             let workers: Vec<_> = strips
                 .chunks(strips.len().div_ceil(threads))
-                .map(|strips| scope.spawn(|| strips.iter().map(|&strip| encode_strip(&encoder, &original, all, cols, strip)).collect::<Vec<_>>()))
+                .map(|strips| {
+                    scope.spawn(|| {
+                        strips
+                            .iter()
+                            .map(|&strip| encode_strip(&encoder, &original, all, cols, strip))
+                            .collect::<Vec<_>>()
+                    })
+                })
                 .collect();
             workers
                 .into_iter()
@@ -188,8 +200,15 @@ impl Matrix {
         });
         let (blocks, chunks): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         Self {
-            rows, cols, layout, tables, blocks: blocks.concat(), chunks: chunks.concat(),
-            row_classes, col_classes, original,
+            rows,
+            cols,
+            layout,
+            tables,
+            blocks: blocks.concat(),
+            chunks: chunks.concat(),
+            row_classes,
+            col_classes,
+            original,
         }
     }
 
@@ -239,7 +258,13 @@ impl Matrix {
     }
 }
 
-fn encode_strip(encoder: &Encoder, original: &[u16], all: Classes<'_>, cols: usize, strip: usize) -> (Vec<BlockEntry>, Vec<u8>) {
+fn encode_strip(
+    encoder: &Encoder,
+    original: &[u16],
+    all: Classes<'_>,
+    cols: usize,
+    strip: usize,
+) -> (Vec<BlockEntry>, Vec<u8>) {
     let rows = strip * BLOCK_ROWS..(strip + 1) * BLOCK_ROWS;
     let shape = Shape::new(BLOCK_ROWS, LANES).expect("a shape");
     let [mut raw, mut states, mut streams] = [const { Vec::new() }; 3];

@@ -1,9 +1,7 @@
 //! Lanes kernels against the scalar decoder of wcodec-rans, which defines the format: equal bytes, or an error from both.
 
 use proptest::prelude::*;
-use wcodec_cuda::{
-    BlockEntry, CudaContext, CudaDecoder, CudaError, DeviceBuffer, DeviceTensor, LanesTensor, Stream,
-};
+use wcodec_cuda::{BlockEntry, CudaContext, CudaDecoder, CudaError, DeviceBuffer, DeviceTensor, LanesTensor, Stream};
 use wcodec_rans::superblock::{Classes, DecodeTables, Encoder, Shape, Superblock, Target};
 use wcodec_rans::{HeadLayout, LANES, TableSet};
 
@@ -49,7 +47,6 @@ struct Spec {
     spread: u32,
     classes: bool,
     low_bits: bool,
-    /// Superblocks with states stored whole: their coded values are so skewed that no base serves all lanes.
     seed: u64,
 }
 
@@ -137,8 +134,11 @@ impl Spec {
                 for col in (0..self.cols).step_by(LANES) {
                     let cols = col..(col + LANES).min(self.cols);
                     let shape = Shape::new(rows.len(), cols.len()).expect("a shape");
-                    let heads: Vec<u16> =
-                        rows.clone().flat_map(|row| cols.clone().map(move |col| (row, col))).map(|(r, c)| head(r, c)).collect();
+                    let heads: Vec<u16> = rows
+                        .clone()
+                        .flat_map(|row| cols.clone().map(move |col| (row, col)))
+                        .map(|(r, c)| head(r, c))
+                        .collect();
                     let classes = Classes { rows: &classes.rows[rows.clone()], cols: &classes.cols[cols.clone()] };
                     let packed = encoder.encode(&heads, shape, classes).expect("a superblock");
                     for row in rows.clone().filter(|_| below > 0) {
@@ -215,7 +215,10 @@ impl Encoded {
         CudaDecoder::new(stream.context()).decode(&tensor, out, stream)?;
         let mut back = vec![0; poison.len()];
         buffer.copy_to_host(stream, 0, &mut back)?;
-        assert!(back[..before] == poison[..before] && back[before + bytes..] == poison[before + bytes..], "wrote outside");
+        assert!(
+            back[..before] == poison[..before] && back[before + bytes..] == poison[before + bytes..],
+            "wrote outside"
+        );
         tensor.check(stream)?;
         Ok(back[before..before + bytes].to_vec())
     }
@@ -288,21 +291,41 @@ fn splits() -> Vec<(HeadLayout, usize)> {
 fn spec() -> impl Strategy<Value = Spec> {
     (
         prop::sample::select(splits()),
-        (1usize..200, 1usize..200, 0usize..70, prop::sample::select(vec![1usize, 16, 17, 32, 48, 64, 96, 128]), 1usize..4),
+        (
+            1usize..200,
+            1usize..200,
+            0usize..70,
+            prop::sample::select(vec![1usize, 16, 17, 32, 48, 64, 96, 128]),
+            1usize..4,
+        ),
         (1usize..=16, 8u32..=12, 0u32..30),
         any::<[bool; 3]>(),
         any::<u64>(),
     )
-        .prop_map(|((layout, element_bytes), (rows, cols, rest, block_rows, strips_per_chunk), tables, flags, seed)| {
-            let (contexts, table_bits, spread) = tables;
-            let table_bits = table_bits.min((32 - layout.coded_bits()) / 2);
-            // Half of the views are of whole superblocks.
-            let (rows, cols) = if flags[0] { (rows.next_multiple_of(32), cols.next_multiple_of(64)) } else { (rows, cols) };
-            Spec {
-                layout, element_bytes, rows, cols, rest: rest.min(cols - 1) * element_bytes, block_rows, strips_per_chunk,
-                contexts: contexts.min((1 << 15) >> table_bits), table_bits, spread, classes: flags[1], low_bits: flags[2] && seed % 2 == 0, seed,
-            }
-        })
+        .prop_map(
+            |((layout, element_bytes), (rows, cols, rest, block_rows, strips_per_chunk), tables, flags, seed)| {
+                let (contexts, table_bits, spread) = tables;
+                let table_bits = table_bits.min((32 - layout.coded_bits()) / 2);
+                // Half of the views are of whole superblocks.
+                let (rows, cols) =
+                    if flags[0] { (rows.next_multiple_of(32), cols.next_multiple_of(64)) } else { (rows, cols) };
+                Spec {
+                    layout,
+                    element_bytes,
+                    rows,
+                    cols,
+                    rest: rest.min(cols - 1) * element_bytes,
+                    block_rows,
+                    strips_per_chunk,
+                    contexts: contexts.min((1 << 15) >> table_bits),
+                    table_bits,
+                    spread,
+                    classes: flags[1],
+                    low_bits: flags[2] && seed % 2 == 0,
+                    seed,
+                }
+            },
+        )
 }
 
 fn plain(layout: HeadLayout, element_bytes: usize) -> Spec {
@@ -327,11 +350,16 @@ fn plain(layout: HeadLayout, element_bytes: usize) -> Spec {
 fn every_split_decodes_on_the_fast_path_and_beside_it() {
     let Some(stream) = stream() else { return };
     for (layout, element_bytes) in splits() {
-        for (rows, cols, spread) in [(128, 192, 12), (128, 192, 0), (160, 64, 30), (150, 100, 8), (1, 1, 3), (33, 65, 5)] {
+        for (rows, cols, spread) in
+            [(128, 192, 12), (128, 192, 0), (160, 64, 30), (150, 100, 8), (1, 1, 3), (33, 65, 5)]
+        {
             for block_rows in [64, 32, 512] {
                 let spec = Spec { rows, cols, spread, block_rows, ..plain(layout, element_bytes) };
                 let encoded = spec.encode();
-                assert!(encoded.decode(&stream, 0).unwrap_or_else(|e| panic!("{spec:?}: {e}")) == encoded.original, "{spec:?}");
+                assert!(
+                    encoded.decode(&stream, 0).unwrap_or_else(|e| panic!("{spec:?}: {e}")) == encoded.original,
+                    "{spec:?}"
+                );
             }
         }
     }
@@ -369,14 +397,24 @@ fn batches_decode_as_their_tensors_do() {
     let encoded: Vec<Encoded> = (0..90)
         .map(|i| {
             let (layout, element_bytes) = if i % 3 == 0 { splits[i % splits.len()] } else { splits[3] };
-            Spec { rows: 16 + 16 * (i % 9), cols: 64 * (1 + i % 5), contexts: 1 + i % 16, seed: i as u64, ..plain(layout, element_bytes) }
+            Spec {
+                rows: 16 + 16 * (i % 9),
+                cols: 64 * (1 + i % 5),
+                contexts: 1 + i % 16,
+                seed: i as u64,
+                ..plain(layout, element_bytes)
+            }
         })
         .map(|spec| spec.encode())
         .collect();
     let tensors: Vec<DeviceTensor> = encoded.iter().map(|e| e.upload(&stream).expect("a tensor")).collect();
-    let mut outputs: Vec<DeviceBuffer> =
-        encoded.iter().map(|e| DeviceBuffer::from_host(&stream, &vec![0xa5; e.original.len()]).expect("a buffer")).collect();
-    decoder.decode_batch(tensors.iter().zip(outputs.iter_mut().map(DeviceBuffer::as_slice_mut)), &stream).expect("a launch");
+    let mut outputs: Vec<DeviceBuffer> = encoded
+        .iter()
+        .map(|e| DeviceBuffer::from_host(&stream, &vec![0xa5; e.original.len()]).expect("a buffer"))
+        .collect();
+    decoder
+        .decode_batch(tensors.iter().zip(outputs.iter_mut().map(DeviceBuffer::as_slice_mut)), &stream)
+        .expect("a launch");
     for ((encoded, tensor), output) in encoded.iter().zip(&tensors).zip(&outputs) {
         tensor.check(&stream).expect("no failure");
         let mut back = vec![0; encoded.original.len()];

@@ -12,7 +12,7 @@ pub const COPY_FLOOR: Module = Module {
 /// `kernels/crc32.cu`.
 pub const CRC32: Module = Module {
     name: "crc32",
-    source_sha256: "8ef5f3e65e1d9b960e1cef6a2b9206b278298ab21ce6e4c50d7e473dee543e3a",
+    source_sha256: "8bdf9d34d9f15a11bc7fc74694e4bb4091cc3e62ed3beeff22939980abcb0b02",
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/crc32.compute_80.ptx") }],
 };
 

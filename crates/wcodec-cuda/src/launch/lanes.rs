@@ -54,12 +54,8 @@ pub(super) const ANY_THREADS: u32 = 512;
 
 /// Modules of the fast path.
 #[cfg(test)]
-pub(super) const FAST_MODULES: [&Module; 4] = [
-    &wcodec_kernels::LANES_BF16,
-    &wcodec_kernels::LANES_F16,
-    &wcodec_kernels::LANES_F32,
-    &wcodec_kernels::LANES_8BIT,
-];
+pub(super) const FAST_MODULES: [&Module; 4] =
+    [&wcodec_kernels::LANES_BF16, &wcodec_kernels::LANES_F16, &wcodec_kernels::LANES_F32, &wcodec_kernels::LANES_8BIT];
 
 /// A kernel of the family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,7 +224,7 @@ fn entries(tensor: &Uploaded) -> Vec<u8> {
         9 | 10 => 11,
         _ => 10,
     };
-    let mut entries = Vec::with_capacity(4 * tensor.contexts << tensor.table_bits);
+    let mut entries = Vec::with_capacity((4 * tensor.contexts) << tensor.table_bits);
     for symbol in tensor.symbols.chunks_exact(SYMBOL_BYTES) {
         let half = |at: usize| u32::from(u16::from_ne_bytes([symbol[at], symbol[at + 1]]));
         let (freq, value) = (half(2), half(4));
