@@ -171,7 +171,7 @@ impl Matrix {
                 counts[all.context(i, j, contexts)][usize::from(layout.coded(head))] += 1;
             }
         }
-        let floor = (rows * cols >> 18) as u64;
+        let floor = ((rows * cols) >> 18) as u64;
         counts.iter_mut().flatten().filter(|n| **n <= floor).for_each(|n| *n = 0);
         let tables = TableSet::from_counts(table_bits, &counts).expect("tables");
         let encoder = Encoder::new(layout, &tables).expect("an encoder");
