@@ -35,8 +35,8 @@ fn steps() -> Vec<(&'static str, EncodeOptions)> {
     step("exponents (FP8: with mantissa; INT8: symbols), one table a tensor", &options);
     tuning.pack_states = true;
     step("+ raw bits in both ends of every state", &EncodeOptions { tuning, ..options });
-    tuning.max_mantissa_bits = 3;
-    step("+ up to 3 mantissa bits with the exponent", &EncodeOptions { tuning, ..options });
+    tuning.max_mantissa_bits = 4;
+    step("+ up to 3 mantissa bits with the exponent (F16: 4)", &EncodeOptions { tuning, ..options });
     tuning.max_contexts = 16;
     step("+ up to 16 row and column scale contexts, by moments", &EncodeOptions { tuning, ..options });
     tuning.refine_classes = true;

@@ -143,7 +143,8 @@ fn settle(freqs: &mut [u16], counts: &[u64], mut assigned: u32, slots: u32) {
             (_, false) => -(c as f64 * log_ratio(f, f - 1.0)),
         }
     };
-    let mut changes: Vec<f64> = if assigned == slots { Vec::new() } else { freqs.iter().zip(counts).map(|(&f, &c)| change(f, c)).collect() };
+    let mut changes: Vec<f64> =
+        if assigned == slots { Vec::new() } else { freqs.iter().zip(counts).map(|(&f, &c)| change(f, c)).collect() };
     while assigned != slots {
         let mut best = (f64::NEG_INFINITY, 0);
         for (i, &change) in changes.iter().enumerate() {

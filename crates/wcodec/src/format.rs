@@ -51,6 +51,12 @@ impl ElementFormat {
         })
     }
 
+    /// The coded-field starts of [`ElementFormat::shifts`] that put at most `mantissa_bits` beside the exponent of a wide float.
+    pub(crate) fn shifts_with(&self, mantissa_bits: u8) -> impl Iterator<Item = u8> + use<> {
+        let (head_bits, coarsest) = (self.head_bits, self.shifts.iter().copied().max().unwrap_or(0));
+        self.shifts.iter().copied().filter(move |&s| head_bits == 8 || coarsest - s <= mantissa_bits)
+    }
+
     /// The split with the coded field from bit `shift` on.
     pub(crate) fn layout(&self, shift: u8) -> HeadLayout {
         HeadLayout::new(self.head_bits, shift, self.sign).expect("shifts of the table above are valid")

@@ -51,7 +51,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             max_contexts: 16,
-            max_mantissa_bits: 3,
+            max_mantissa_bits: 4,
             refine_classes: true,
             pack_states: true,
             trim_low_bits: true,

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use wcodec_container::{DtypeCode, crc32};
-use wcodec_rans::TableSet;
+use wcodec_rans::{HeadLayout, TableSet};
 
 use crate::error::Result;
 use crate::format::ElementFormat;
@@ -30,6 +30,8 @@ const MIN_LANES_ELEMENTS: u64 = 2048;
 const STORE_CHUNK: usize = 1 << 20;
 /// Up to this size candidates are judged by their real size; above it by samples and by the plan's exact model.
 const TRIAL_BYTES: usize = 4 << 20;
+/// Table sets that later tensors may share.
+const KNOWN_TABLES: usize = 64;
 /// Rows of a superblock in integer mode.
 const INTEGER_ROWS: usize = 256;
 /// Frames of a quick look at what Zstd gives.
@@ -65,7 +67,7 @@ pub(crate) enum Coder {
     Store,
     Zstd { params: FrameParams, level: i32 },
     Plain(Vec<u8>),
-    Lanes { params: LanesParams, tables: TableSet },
+    Lanes { params: LanesParams, tables: TableSet, counts: Vec<Vec<u64>>, pack_states: bool },
     Integer { params: IntegerParams, tables: TableSet, options: IntegerOptions },
 }
 
@@ -110,8 +112,10 @@ fn prepare_lanes(source: Source<'_>, options: &EncodeOptions) -> Option<Prepared
     // A superblock of one-byte elements has twice the rows, so that it decodes to as much.
     let block_rows = if format.bytes == 1 { (2 * options.superblock_rows).min(512) } else { options.superblock_rows };
     let geometry = Geometry::choose(elements, natural_cols(source.shape), format.bytes, block_rows)?;
-    let plan = plan::plan(View { data: source.data, geometry, format }, Effort::of(options.level))?;
-    Some(Prepared { bytes: plan.bytes, coder: Coder::Lanes { params: plan.params, tables: plan.tables } })
+    let plan = plan::plan(View { data: source.data, geometry, format }, Effort::of(options.level, options.tuning))?;
+    let pack_states = options.tuning.pack_states;
+    let coder = Coder::Lanes { params: plan.params, tables: plan.tables, counts: plan.counts, pack_states };
+    Some(Prepared { bytes: plan.bytes, coder })
 }
 
 /// Columns of a tensor as a matrix; a vector is a column.
@@ -125,7 +129,11 @@ fn prepare_integer(source: Source<'_>, options: &EncodeOptions, beat: u64) -> Re
     let geometry = Geometry::choose(elements, natural_cols(source.shape), 1, INTEGER_ROWS);
     let Some(geometry) = geometry.filter(|_| elements >= MIN_LANES_ELEMENTS) else { return Ok(None) };
     let mut bytes = integer::estimate(source.data, geometry);
-    if !options.progressive && bytes > beat + beat / 16 {
+    // Floats have no neighbours to be predicted from in their bits.
+    let float = matches!(source.dtype, DtypeCode::F8_E4M3 | DtypeCode::F8_E5M2 | DtypeCode::F8_E8M0);
+    let auto = options.mode == ModeChoice::Auto;
+    let near = if options.level == Level::Max { beat + beat / 16 } else { beat };
+    if !options.progressive && (bytes > near || (auto && float)) {
         return Ok(None);
     }
     let integer_options =
@@ -217,6 +225,30 @@ impl Prepared {
         Self { coder: Coder::Store, bytes: len }
     }
 
+    /// Takes one of `known` tables instead of its own where the sample says that this is smaller, and adds its own to them
+    /// otherwise.
+    pub(crate) fn share_tables(&mut self, known: &mut Vec<(HeadLayout, TableSet)>) {
+        let Coder::Lanes { params, tables, counts, .. } = &mut self.coder else { return };
+        let counted: u64 = counts.iter().flatten().sum();
+        let scale = (params.geometry.rows * params.geometry.cols) as f64 / counted.max(1) as f64;
+        let Some(own) = plan::bits_with(tables, counts) else { return };
+        let own = scale * own + 8.0 * tables.to_bytes().len() as f64;
+        let shared = known
+            .iter()
+            .filter(|(layout, set)| *layout == params.layout && set.table_bits() <= tables.table_bits())
+            .filter_map(|(_, set)| Some((scale * plan::bits_with(set, counts)?, set)))
+            .min_by(|a, b| a.0.total_cmp(&b.0));
+        match shared {
+            Some((bits, set)) if bits < own => *tables = set.clone(),
+            _ => {
+                if known.len() == KNOWN_TABLES {
+                    known.remove(0);
+                }
+                known.push((params.layout, tables.clone()));
+            }
+        }
+    }
+
     pub(crate) fn mode(&self) -> Mode {
         match self.coder {
             Coder::Store => Mode::Store,
@@ -276,7 +308,9 @@ impl Prepared {
     /// What encoding chunks needs, once per tensor.
     pub(crate) fn encoder(&self) -> Result<ChunkEncoder<'_>> {
         Ok(match &self.coder {
-            Coder::Lanes { params, tables } => ChunkEncoder::Lanes(Box::new(LanesEncoder::new(params, tables)?)),
+            Coder::Lanes { params, tables, pack_states, .. } => {
+                ChunkEncoder::Lanes(Box::new(LanesEncoder::new(params, tables, *pack_states)?))
+            }
             Coder::Integer { params, tables, options } => {
                 ChunkEncoder::Integer(Box::new(IntegerEncoder::new(*params, tables, *options)?))
             }

@@ -51,6 +51,8 @@ pub struct EncodedSuperblock {
 pub struct Encoder {
     tables: EncodeTables,
     backend: Backend,
+    /// Whether states carry raw bits.
+    packs: bool,
 }
 
 /// Memory that encoding reuses from superblock to superblock.
@@ -85,7 +87,7 @@ impl Encoder {
     /// # Errors
     /// [`RansError::BadArgument`] when an alphabet value does not fit the coded field.
     pub fn new(layout: HeadLayout, tables: &TableSet) -> Result<Self> {
-        Ok(Self { tables: EncodeTables::new(layout, tables)?, backend: Backend::auto() })
+        Ok(Self { tables: EncodeTables::new(layout, tables)?, backend: Backend::auto(), packs: true })
     }
 
     /// The same tables, encoding with `isa` only. For tests and comparisons; the bytes are the same with all.
@@ -95,6 +97,11 @@ impl Encoder {
     pub fn with_isa(self, isa: Isa) -> Result<Self> {
         let backend = Backend::new(isa).ok_or(RansError::BadArgument("this CPU lacks the instruction set"))?;
         Ok(Self { backend, ..self })
+    }
+
+    /// The same tables, with states that carry nothing: larger superblocks, to measure what carrying gains.
+    pub fn with_plain_states(self) -> Self {
+        Self { packs: false, ..self }
     }
 
     /// The split of heads that this encoder codes.
@@ -139,7 +146,7 @@ impl Encoder {
 
         let carries = shape.carries(layout);
         let tails = if carries { lanes.tails(shape) } else { [0; LANES] };
-        let packed = if carries { self.pack_states(shape, lanes, &tails, &costs) } else { None };
+        let packed = if carries && self.packs { self.pack_states(shape, lanes, &tails, &costs) } else { None };
         let plain = packed.is_none();
         let (base, lengths, finals) = packed.unwrap_or_else(|| {
             let mut states = [STATE_LOW; LANES];

@@ -9,6 +9,8 @@ use wcodec_container::{
     WriterOptions, crc32,
 };
 
+use wcodec_rans::{HeadLayout, TableSet};
+
 use super::input::{self, InputFile, InputTensor};
 use super::{KIND, KIND_FILE, KIND_FOLDER};
 use crate::error::{Error, Result};
@@ -53,6 +55,7 @@ pub fn compress(
         directory: Directory::default(),
         report: Report::default(),
         tables: HashMap::new(),
+        known: Vec::new(),
         pending: BTreeMap::new(),
         seen: HashMap::new(),
         options,
@@ -74,6 +77,8 @@ struct Assembly<'a> {
     report: Report,
     /// Pool index of every table set, so that equal ones are stored once.
     tables: HashMap<Vec<u8>, u64>,
+    /// Table sets that later tensors may share.
+    known: Vec<(HeadLayout, TableSet)>,
     /// Blobs of pooled tensors that take more, by dtype and kind (last part of the name): place in the pool, bytes, reported tensors.
     pending: BTreeMap<(DtypeCode, String), Pending>,
     /// Tensors by length and fingerprint of their bytes.
@@ -114,7 +119,7 @@ impl Assembly<'_> {
                 at = tensor.bytes.end;
                 let entry = match (original, encoded) {
                     (Some(original), _) => self.alias(original, tensor),
-                    (None, _) if self.is_pooled(&source(file, tensor)) => self.pooled(source(file, tensor)),
+                    (None, _) if is_pooled(self.options, &source(file, tensor)) => self.pooled(source(file, tensor)),
                     (None, Some((prepared, chunks))) => self.write(source(file, tensor), &prepared, chunks)?,
                     (None, None) => self.stream(source(file, tensor))?,
                 };
@@ -150,17 +155,25 @@ impl Assembly<'_> {
         small.max(1)
     }
 
-    /// Encodes a batch; `None` for what is an alias or is to be streamed.
-    fn encode(&self, sources: &[Source<'_>], originals: &[Option<u32>]) -> Result<Vec<Option<Encoded>>> {
-        sources
+    /// Encodes a batch; `None` for what is an alias, pooled or to be streamed.
+    fn encode(&mut self, sources: &[Source<'_>], originals: &[Option<u32>]) -> Result<Vec<Option<Encoded>>> {
+        let options = self.options;
+        let mut prepared = sources
             .par_iter()
             .zip(originals)
             .map(|(&source, original)| {
-                if original.is_some() || source.data.len() > WHOLE_TENSOR || self.is_pooled(&source) {
-                    return Ok(None);
-                }
-                encode_whole(source, self.options).map(Some)
+                let elsewhere = original.is_some() || source.data.len() > WHOLE_TENSOR || is_pooled(options, &source);
+                if elsewhere { Ok(None) } else { tensor::prepare(source, options).map(Some) }
             })
+            .collect::<Result<Vec<Option<Prepared>>>>()?;
+        // In archive order, so that threads do not decide who shares with whom.
+        if options.tuning.share_tables {
+            prepared.iter_mut().flatten().for_each(|p| p.share_tables(&mut self.known));
+        }
+        sources
+            .par_iter()
+            .zip(prepared)
+            .map(|(&source, prepared)| prepared.map(|p| encode_whole(source, p)).transpose())
             .collect()
     }
 
@@ -176,7 +189,10 @@ impl Assembly<'_> {
 
     /// Encodes and writes a large tensor, a few chunks at a time.
     fn stream(&mut self, source: Source<'_>) -> Result<TensorEntry> {
-        let prepared = tensor::prepare(source, self.options)?;
+        let mut prepared = tensor::prepare(source, self.options)?;
+        if self.options.tuning.share_tables {
+            prepared.share_tables(&mut self.known);
+        }
         let encoder = prepared.encoder()?;
         let ranges = prepared.chunks(source.data.len());
         let budget = BATCH_BYTES * rayon::current_num_threads();
@@ -238,12 +254,6 @@ impl Assembly<'_> {
         }
         self.tell(&entry, prepared.mode(), entry.payload.len + entry.index.len);
         Ok(entry)
-    }
-
-    fn is_pooled(&self, source: &Source<'_>) -> bool {
-        self.options.tuning.pool_small
-            && matches!(self.options.mode, ModeChoice::Auto | ModeChoice::Float)
-            && small::is_pooled(source.dtype, source.data.len())
     }
 
     /// Adds a small tensor to the blob of its kind.
@@ -357,9 +367,15 @@ impl Assembly<'_> {
     }
 }
 
+/// Whether a tensor is coded together with others.
+fn is_pooled(options: &EncodeOptions, source: &Source<'_>) -> bool {
+    options.tuning.pool_small
+        && matches!(options.mode, ModeChoice::Auto | ModeChoice::Float)
+        && small::is_pooled(source.dtype, source.data.len())
+}
+
 /// Encodes a tensor in memory, and stores it after all when its real size says so.
-fn encode_whole(source: Source<'_>, options: &EncodeOptions) -> Result<Encoded> {
-    let prepared = tensor::prepare(source, options)?;
+fn encode_whole(source: Source<'_>, prepared: Prepared) -> Result<Encoded> {
     let chunks = encode_chunks(source, &prepared)?;
     let stored: usize = chunks.iter().map(|c| c.bytes.len()).sum();
     let overhead = prepared.tables().map_or(0, |t| t.len()) + prepared.params().len();

@@ -16,8 +16,9 @@ pub(crate) struct LanesEncoder<'a> {
 }
 
 impl<'a> LanesEncoder<'a> {
-    pub(crate) fn new(params: &'a LanesParams, tables: &TableSet) -> Result<Self> {
+    pub(crate) fn new(params: &'a LanesParams, tables: &TableSet, pack_states: bool) -> Result<Self> {
         let encoder = Encoder::new(params.layout, tables).map_err(|e| Error::BadArgument(e.to_string()))?;
+        let encoder = if pack_states { encoder } else { encoder.with_plain_states() };
         let zero_rows = vec![0; params.geometry.block_rows];
         Ok(Self { params, encoder, zero_rows, zero_cols: vec![0; wcodec_rans::LANES] })
     }

@@ -16,12 +16,13 @@ use wcodec_rans::TableSet;
 
 use self::classes::{Classes, Fitter, MOST_COUNTED};
 use self::price::Pricing;
+pub(crate) use self::price::bits_with;
 use self::scales::Scales;
 use super::encode::push_heads;
 use super::low;
 use super::{Geometry, LanesParams};
 use crate::format::ElementFormat;
-use crate::options::Level;
+use crate::options::{Level, Tuning};
 
 /// A tensor to plan for.
 #[derive(Clone, Copy)]
@@ -35,6 +36,8 @@ pub(crate) struct View<'a> {
 pub(crate) struct Plan {
     pub(crate) params: LanesParams,
     pub(crate) tables: TableSet,
+    /// How often each context has each coded value, in the sample that the tables were made from.
+    pub(crate) counts: Vec<Vec<u64>>,
     /// Estimated payload and directory bytes.
     pub(crate) bytes: u64,
 }
@@ -58,13 +61,15 @@ pub(crate) struct Effort {
     exact: usize,
     /// Whether tables may come from the sample alone.
     sampled_tables: bool,
+    /// Steps left out.
+    tuning: Tuning,
 }
 
 /// Tensors of up to this many elements are small in the sense of [`Effort::small_contexts`].
 const SMALL_ELEMENTS: usize = 1 << 19;
 
 impl Effort {
-    pub(crate) fn of(level: Level) -> Self {
+    pub(crate) fn of(level: Level, tuning: Tuning) -> Self {
         let common = Self {
             contexts: &[16],
             small_contexts: &[],
@@ -75,8 +80,9 @@ impl Effort {
             sample: 1 << 17,
             exact: 1,
             sampled_tables: true,
+            tuning,
         };
-        match level {
+        let effort = match level {
             Level::Fast => common,
             Level::Default => Self {
                 small_contexts: &[6],
@@ -97,8 +103,10 @@ impl Effort {
                 sample: 1 << 22,
                 exact: 3,
                 sampled_tables: false,
+                tuning,
             },
-        }
+        };
+        Self { rounds: if tuning.refine_classes { effort.rounds } else { 0 }, ..effort }
     }
 }
 
@@ -132,7 +140,7 @@ impl View<'_> {
 /// Plans a tensor; `None` when its coded fields have more values than a table can hold, as wide floats of any bits do.
 pub(crate) fn plan(view: View<'_>, effort: Effort) -> Option<Plan> {
     let g = view.geometry;
-    let low_bits = low_bits(&view);
+    let low_bits = if effort.tuning.trim_low_bits { low_bits(&view) } else { Vec::new() };
     let sample = view.sample(effort.sample);
     let scales = Scales::measure(&view, &sample);
     let fitter = Fitter::new(&view, &scales, &sample);
@@ -148,7 +156,8 @@ pub(crate) fn plan(view: View<'_>, effort: Effort) -> Option<Plan> {
         }
     };
     let small = if g.rows * g.cols <= SMALL_ELEMENTS { effort.small_contexts } else { &[] };
-    for &contexts in effort.contexts.iter().chain(small) {
+    let tried = effort.contexts.iter().chain(small).filter(|&&k| k <= effort.tuning.max_contexts);
+    for &contexts in tried {
         let mut classes = scales.classes(contexts);
         if classes.contexts < 2 {
             continue;

@@ -16,6 +16,7 @@ pub(super) struct Pricing {
     classes: Classes,
     layout: HeadLayout,
     tables: TableSet,
+    counts: Vec<Vec<u64>>,
     /// As [`Plan::bytes`].
     pub(super) bytes: u64,
 }
@@ -48,7 +49,7 @@ impl Pricing {
         let logs: Vec<f64> = (0..=1u64 << wcodec_rans::freq::MAX_TABLE_BITS).map(|f| log2(f.max(1))).collect();
 
         let mut candidates = Vec::new();
-        for &shift in view.format.shifts {
+        for shift in view.format.shifts_with(effort.tuning.max_mantissa_bits) {
             let layout = view.format.layout(shift);
             let fold = 1usize << (shift - finest);
             let counts: Vec<Vec<u64>> =
@@ -66,7 +67,7 @@ impl Pricing {
         candidates.sort_by(|a, b| a.bytes.total_cmp(&b.bytes));
         let mut exact = 0;
         let near = candidates.first()?.bytes * 1.001;
-        let mut best: Option<(f64, HeadLayout, TableSet)> = None;
+        let mut best: Option<(f64, Candidate, TableSet)> = None;
         for candidate in candidates {
             let layout = candidate.layout;
             let hopeless = bound.is_some_and(|b| candidate.bytes + fixed as f64 > b as f64 * 1.002);
@@ -77,15 +78,15 @@ impl Pricing {
             exact += 1;
             let bytes = scale * bits / 8.0 + (tables.to_bytes().len() as u64 + split_bytes(&g, layout)) as f64;
             if best.as_ref().is_none_or(|b| bytes < b.0) {
-                best = Some((bytes, layout, tables));
+                best = Some((bytes, candidate, tables));
             }
         }
-        let (bytes, layout, tables) = best?;
-        Some(Self { classes, layout, tables, bytes: bytes as u64 + fixed })
+        let (bytes, Candidate { layout, counts, .. }, tables) = best?;
+        Some(Self { classes, layout, tables, counts, bytes: bytes as u64 + fixed })
     }
 
     pub(super) fn plan(self, view: &View<'_>, low_bits: Vec<u8>) -> Plan {
-        let Self { mut classes, layout, tables, bytes } = self;
+        let Self { mut classes, layout, tables, counts, bytes } = self;
         let flat = classes.contexts == 1;
         if flat || classes.rows.iter().all(|&c| c == 0) {
             classes.rows = Vec::new();
@@ -100,8 +101,27 @@ impl Pricing {
             col_classes: classes.cols,
             low_bits,
         };
-        Plan { params, tables, bytes }
+        Plan { params, tables, counts, bytes }
     }
+}
+
+/// Bits of coding `counts` with `tables`, patches for what has no slot included; `None` for another number of contexts.
+pub(crate) fn bits_with(tables: &TableSet, counts: &[Vec<u64>]) -> Option<f64> {
+    if tables.contexts() != counts.len() {
+        return None;
+    }
+    let p = f64::from(tables.table_bits());
+    let bits = tables.tables().iter().zip(counts).map(|(table, counts)| {
+        let slots = tables.values().iter().zip(table.freqs()).filter(|(_, f)| **f > 0);
+        let (mut coded, mut bits) = (0, 0.0);
+        for (&value, &freq) in slots {
+            let n = counts.get(usize::from(value)).copied().unwrap_or(0);
+            coded += n;
+            bits += n as f64 * (p - log2(u64::from(freq)));
+        }
+        bits + (counts.iter().sum::<u64>() - coded) as f64 * PATCH_BITS
+    });
+    Some(bits.sum())
 }
 
 impl Candidate {
