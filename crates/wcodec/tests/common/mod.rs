@@ -77,7 +77,7 @@ pub(crate) fn sampler() -> Vec<Raw> {
         Raw::new("scalar", "F32", &[], vec![0, 0, 128, 63]),
         Raw::new("empty", "F16", &[0, 7], Vec::new()),
         Raw::new("noise", "I64", &[69], noise[..552].to_vec()),
-        Raw::new("plain", "U16", &[300], (0..300u16).flat_map(|i| (i * i % 31).to_le_bytes()).collect()),
+        Raw::new("plain", "U16", &[300], (0..300u16).flat_map(|i| (i.wrapping_mul(i) % 31).to_le_bytes()).collect()),
     ]
 }
 
