@@ -114,11 +114,11 @@ impl Summary {
 
 /// Stored bytes of every tensor; 0 for one that shares another's payload.
 pub(crate) fn stored_bytes(archive: &Archive) -> Vec<u64> {
-    let mut payloads = std::collections::HashSet::new();
-    let tensors = archive.container().directory().tensors.iter();
-    tensors
-        .map(|t| if t.payload.len == 0 || payloads.insert(t.payload.offset) { t.payload.len + t.index.len } else { 0 })
-        .collect()
+    match archive.report() {
+        Ok(report) => report.tensors.iter().map(|t| t.stored_bytes).collect(),
+        // A mode that this version does not know can be inspected all the same.
+        Err(_) => archive.container().directory().tensors.iter().map(|t| t.payload.len + t.index.len).collect(),
+    }
 }
 
 /// The name of a mode by its number, known or not.
