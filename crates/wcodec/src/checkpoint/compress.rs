@@ -33,6 +33,19 @@ const LITERAL_BYTES: usize = 1 << 20;
 /// Works in the current rayon pool (`ThreadPool::install` chooses another); the archive's bytes do not depend on the number of threads.
 /// The target appears only when it is complete.
 ///
+/// ```
+/// # fn main() -> wcodec::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let [input, output] = ["m.safetensors", "m.wcodec"].map(|n| folder.path().join(n));
+/// # let header = br#"{"w":{"dtype":"U8","shape":[6],"data_offsets":[0,6]}}"#;
+/// # let file = [&(header.len() as u64).to_le_bytes(), &header[..], b"weight"].concat();
+/// # std::fs::write(&input, &file).unwrap();
+/// let report = wcodec::compress(&input, &output, &wcodec::EncodeOptions::default(), &())?;
+/// assert_eq!((report.tensors.len(), report.decoded_bytes), (1, file.len() as u64));
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// [`Error::Safetensors`] or [`Error::MissingShard`] for a damaged input, [`Error::Container`] when the target exists and
 /// [`EncodeOptions::overwrite`] is off or cannot be written, [`Error::Io`], [`Error::BadArgument`].

@@ -17,6 +17,20 @@ use crate::report::{Progress, Report};
 /// Every byte is checked against its CRC. The target appears only when it is complete. Works in the current rayon pool; memory beyond the
 /// mapped archive is a chunk per thread, whatever the size of the tensors.
 ///
+/// ```
+/// # fn main() -> wcodec::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let [input, output, back] = ["m.safetensors", "m.wcodec", "back"].map(|n| folder.path().join(n));
+/// # let header = br#"{"w":{"dtype":"U8","shape":[6],"data_offsets":[0,6]}}"#;
+/// # let file = [&(header.len() as u64).to_le_bytes(), &header[..], b"weight"].concat();
+/// # std::fs::write(&input, &file).unwrap();
+/// wcodec::compress(&input, &output, &wcodec::EncodeOptions::default(), &())?;
+/// wcodec::decompress(&wcodec::Archive::open(&output)?, &back, false, &())?;
+/// assert_eq!(std::fs::read(&back).unwrap(), file);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// [`Error::AlreadyExists`] when `output` exists and `overwrite` is off (a folder is never replaced); otherwise as [`Archive::open`] and
 /// [`crate::Tensor::decode_into`], and [`Error::Io`].
@@ -65,6 +79,19 @@ pub fn decompress(
 }
 
 /// Checks everything in an archive: checksums of stored bytes, and that every tensor and file decodes to its checksum.
+///
+/// ```
+/// # fn main() -> wcodec::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let [input, output] = ["m.safetensors", "m.wcodec"].map(|n| folder.path().join(n));
+/// # let header = br#"{"w":{"dtype":"U8","shape":[6],"data_offsets":[0,6]}}"#;
+/// # let file = [&(header.len() as u64).to_le_bytes(), &header[..], b"weight"].concat();
+/// # std::fs::write(&input, &file).unwrap();
+/// wcodec::compress(&input, &output, &wcodec::EncodeOptions::default(), &())?;
+/// wcodec::verify(&wcodec::Archive::open(&output)?, &())?;
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// The first fault found, as [`decompress`].
