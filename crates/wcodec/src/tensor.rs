@@ -190,6 +190,12 @@ fn prepare_frames(source: Source<'_>, options: &EncodeOptions, beat: u64) -> Res
         let wins = if auto { bytes + bytes / 64 < beat } else { bytes < beat };
         return Ok(wins.then_some(Prepared { coder: Coder::Zstd { params, level }, bytes }));
     }
+    // At this level a few frames already tell near misses from wins; a full trial of a near miss costs more than all else.
+    if let Some(&(_, params)) = forms.first()
+        && trial(source, params, level, QUICK_FRAMES)? > beat
+    {
+        return Ok(None);
+    }
     if !forms.is_empty() {
         forms.extend(planes.iter().map(|&p| (0, FrameParams::new(LONG_FRAME, p))));
     }
