@@ -32,8 +32,8 @@ struct Tensor {
     u64 row_classes;   // const u8*, 0: all are 0
     u64 col_classes;   // const i8*, 0: all are 0
     u64 low_bits;      // const u8*, stored low bits per row; 0: all of them
-    u64 out;
-    u64 row_stride;    // bytes
+    u64 out;           // of row 0, which may lie before the memory that is written: only rows within the clip are
+    u64 clip_begin, clip_end;  // elements outside are not written; the fast path is only launched where all are inside
     u64 status;        // u32*, lowest failure: superblock << 2 | code; all ones: none
     u32 end;           // superblocks of this launch up to and including this tensor's
     u32 symbol_count;
@@ -42,9 +42,9 @@ struct Tensor {
     u32 block_rows;
     u32 blocks_across;
     u8 head_bits, shift, sign, element_bytes;
-    u32 reserved;
+    u32 row_stride;    // bytes
 };
-static_assert(sizeof(Tensor) == 112, "the host writes tensors as 112 bytes");
+static_assert(sizeof(Tensor) == 120, "the host writes tensors as 120 bytes");
 
 // One symbol of one context that has slots.
 struct Symbol {
@@ -61,7 +61,7 @@ struct Batch {
     u32 blocks;  // superblocks of all tensors
     Tensor tensors[MAX_TENSORS];
 };
-static_assert(sizeof(Batch) == 8 + 32 * 112, "the host writes batches so");
+static_assert(sizeof(Batch) == 8 + 32 * 120, "the host writes batches so");
 
 constexpr u32 STATE_LOW = 1u << 16;
 constexpr u32 PLAIN_STATES = 255;
@@ -531,8 +531,8 @@ __device__ __forceinline__ void decode_full(
         s.class1 = __ldg(classes + 1) << (tables.p + 2);
     }
     const u32 class_area = warp_offset + RING + MIRROR;
-    s.row_stride = u32(t.row_stride);
-    s.out = t.out + b.first_row * t.row_stride + u64(b.first_col + 2 * lane) * L::element;
+    s.row_stride = t.row_stride;
+    s.out = t.out + u64(b.first_row) * t.row_stride + u64(b.first_col + 2 * lane) * L::element;
     s.low = payload + 4 * u64(b.low) + 4 * lane;
 
     const u32 base = packed ? (1u << 31) - (u32(b.base) << 23) : 0;

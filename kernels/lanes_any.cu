@@ -1,7 +1,8 @@
 // wcodec: arch=80
 // Superblocks of any shape, any split of a head and any element: what the fast kernels of lanes.cuh leave. Ragged superblocks stand
 // at a tensor's right and lower edges, so this one is written for legibility: it follows the scalar decoder of wcodec-rans
-// step by step, reads streams and raw fields straight from device memory, and writes byte by byte.
+// step by step, reads streams and raw fields straight from device memory, and writes byte by byte. It also takes superblocks of
+// which only a part is wanted, at the edges of a range of rows.
 //
 // Thread to data: one warp per superblock, thread t holds columns 2t and 2t + 1. Shared memory: tables.
 #include "lanes.cuh"
@@ -25,6 +26,10 @@ struct Stream {
 
 constexpr u32 GROUP = 16;
 
+__device__ __forceinline__ u64 element_address(const Tensor& t, const Block& b, u32 row, u32 col) {
+    return t.out + (b.first_row + u64(row)) * t.row_stride + (u64(b.first_col) + col) * t.element_bytes;
+}
+
 struct Any {
     const Tensor& t;
     const Block& b;
@@ -44,7 +49,9 @@ struct Any {
 
     __device__ void write(u32 row, u32 side, u32 value, u32 code) const {
         const u32 col = 2 * lane + side, bits = stored_low_bits(row);
-        u8* element = reinterpret_cast<u8*>(t.out + (b.first_row + u64(row)) * t.row_stride + (u64(b.first_col) + col) * t.element_bytes);
+        const u64 address = element_address(t, b, row, col);
+        if (address < t.clip_begin || address >= t.clip_end) return;
+        u8* element = reinterpret_cast<u8*>(address);
         u32 head = value << t.shift;
         if (t.sign) head |= (code >> 1 & ((1u << t.shift) - 1)) | (code & 1) << (t.head_bits - 1);
         else head |= code;
@@ -181,8 +188,9 @@ __device__ __noinline__ void decode_any(const Tensor& t, const Block& b) {
             fail(t, b, CORRUPT);
             continue;
         }
-        volatile u8* head = reinterpret_cast<volatile u8*>(
-            t.out + (b.first_row + u64(row)) * t.row_stride + (u64(b.first_col) + col) * t.element_bytes + any.low_bytes);
+        const u64 address = element_address(t, b, row, col);
+        if (address < t.clip_begin || address >= t.clip_end) continue;
+        volatile u8* head = reinterpret_cast<volatile u8*>(address + any.low_bytes);
         const u32 mask = ((1u << coded) - 1) << t.shift, field = value << t.shift;
         head[0] = u8((head[0] & ~mask) | field);
         if (t.head_bits == 16) head[1] = u8((head[1] & ~(mask >> 8)) | field >> 8);

@@ -1,10 +1,13 @@
 //! Tensors in lanes mode: kept compressed in device memory, decoded into device memory.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use wcodec_rans::superblock::{GROUP_ROWS, PATCH_BYTES, PLAIN_STATES, Shape};
 use wcodec_rans::{HeadLayout, LANES, TableSet};
 
-use crate::launch::{self, BLOCK_BYTES, Resident, Uploaded};
-use crate::{CudaContext, CudaError, DeviceSliceMut, Stream};
+use crate::launch::{self, BLOCK_BYTES, Region, Resident, Uploaded};
+use crate::{CudaContext, CudaError, DeviceBuffer, DeviceSliceMut, Stream};
 
 /// The parts of a compressed tensor, in host memory.
 ///
@@ -69,7 +72,41 @@ impl DeviceTensor {
     /// already says so, [`CudaError::TooLarge`] for more than 16 GiB of compressed bytes or tables larger than a block's
     /// shared memory, [`CudaError::OutOfDeviceMemory`], [`CudaError::Call`].
     pub fn upload(stream: &Stream, tensor: &LanesTensor<'_>) -> Result<Self, CudaError> {
-        Ok(Self { resident: Resident::upload(stream, prepare(tensor)?)? })
+        let (mut payload, mut starts) = (Vec::new(), Vec::with_capacity(tensor.chunks.len()));
+        for chunk in tensor.chunks {
+            starts.push(payload.len());
+            payload.extend_from_slice(chunk);
+            payload.resize(payload.len().next_multiple_of(PAYLOAD_ALIGN), 0);
+        }
+        let tensor = prepare(tensor, &starts)?;
+        let region = Region { buffer: Arc::new(DeviceBuffer::from_host(stream, &payload)?), offset: 0 };
+        let resident = Resident::upload(stream, vec![(tensor, region)])?.pop();
+        resident.map_or(inconsistent("no tensor"), |resident| Ok(Self { resident }))
+    }
+
+    /// Tensors whose compressed bytes are on the device already, or are on their way there on `stream`: checks their parts and
+    /// copies what stands beside these bytes, in one piece for all tensors. Waits for the stream.
+    ///
+    /// # Errors
+    /// As [`DeviceTensor::upload`]; [`CudaError::OutOfRange`] and [`CudaError::Misaligned`] for chunks that are not in the buffer
+    /// or begin at no multiple of 16.
+    pub fn adopt(stream: &Stream, tensors: &[(LanesTensor<'_>, DevicePayload)]) -> Result<Vec<Self>, CudaError> {
+        let mut uploads = Vec::with_capacity(tensors.len());
+        for (tensor, payload) in tensors {
+            let Some(&offset) = payload.chunks.first() else { return inconsistent("a place for every chunk") };
+            let mut starts = Vec::with_capacity(payload.chunks.len());
+            for (&start, chunk) in payload.chunks.iter().zip(tensor.chunks) {
+                payload.buffer.sub_slice(start, chunk.len())?;
+                let Some(relative) = start.checked_sub(offset) else { return inconsistent("chunks in order") };
+                if !start.is_multiple_of(PAYLOAD_ALIGN) {
+                    let (what, value, multiple) = ("a chunk's offset", start as u64, PAYLOAD_ALIGN as u64);
+                    return Err(CudaError::Misaligned { what, value, multiple });
+                }
+                starts.push(relative);
+            }
+            uploads.push((prepare(tensor, &starts)?, Region { buffer: Arc::clone(&payload.buffer), offset }));
+        }
+        Ok(Resident::upload(stream, uploads)?.into_iter().map(|resident| Self { resident }).collect())
     }
 
     /// Bytes of the decoded tensor.
@@ -89,14 +126,41 @@ impl DeviceTensor {
     /// [`CudaError::TruncatedSuperblock`] or [`CudaError::CorruptSuperblock`] for the first superblock in error,
     /// [`CudaError::Call`].
     pub fn check(&self, stream: &Stream) -> Result<(), CudaError> {
-        const TRUNCATED: u32 = 1;
-        match self.resident.status(stream)? {
-            None => Ok(()),
-            Some((superblock, TRUNCATED)) => Err(CudaError::TruncatedSuperblock { superblock }),
-            Some((superblock, _)) => Err(CudaError::CorruptSuperblock { superblock }),
-        }
+        self.resident.status(stream)?.map_or(Ok(()), |failure| Err(error_of(failure)))
+    }
+
+    /// The failures of many tensors, in their order, as [`DeviceTensor::check`] gives them. Waits for the stream.
+    ///
+    /// # Errors
+    /// [`CudaError::Call`].
+    pub fn failures<'a>(
+        stream: &Stream,
+        tensors: impl IntoIterator<Item = &'a Self>,
+    ) -> Result<Vec<Option<CudaError>>, CudaError> {
+        let residents: Vec<&Resident> = tensors.into_iter().map(|tensor| &tensor.resident).collect();
+        Ok(Resident::statuses(stream, &residents)?.into_iter().map(|status| status.map(error_of)).collect())
     }
 }
+
+fn error_of((superblock, code): (u64, u32)) -> CudaError {
+    const TRUNCATED: u32 = 1;
+    match code {
+        TRUNCATED => CudaError::TruncatedSuperblock { superblock },
+        _ => CudaError::CorruptSuperblock { superblock },
+    }
+}
+
+/// Where the compressed bytes of a tensor lie on the device, see [`DeviceTensor::adopt`].
+#[derive(Clone, Debug)]
+pub struct DevicePayload {
+    /// Holds the chunks of this tensor, and maybe of others.
+    pub buffer: Arc<DeviceBuffer>,
+    /// The offset of every chunk in it, ascending multiples of 16.
+    pub chunks: Vec<usize>,
+}
+
+/// What chunks are aligned to on the device.
+const PAYLOAD_ALIGN: usize = 16;
 
 /// Decodes tensors on one device.
 ///
@@ -164,7 +228,7 @@ impl CudaDecoder {
     /// # Errors
     /// [`CudaError::OutOfRange`] when `out` is too short, [`CudaError::OtherDevice`], and what the driver reports.
     pub fn decode(&self, tensor: &DeviceTensor, out: DeviceSliceMut<'_>, stream: &Stream) -> Result<(), CudaError> {
-        launch::decode_lanes(stream, &mut [(&tensor.resident, out)])
+        self.decode_batch([(tensor, out)], stream)
     }
 
     /// Queues the decoding of many tensors, up to 32 with a common split of heads in one launch: for small tensors this is much
@@ -177,8 +241,26 @@ impl CudaDecoder {
         items: impl IntoIterator<Item = (&'a DeviceTensor, DeviceSliceMut<'a>)>,
         stream: &Stream,
     ) -> Result<(), CudaError> {
-        let mut items: Vec<_> = items.into_iter().map(|(tensor, out)| (&tensor.resident, out)).collect();
-        launch::decode_lanes(stream, &mut items)
+        let whole = items.into_iter().map(|(tensor, out)| {
+            let bytes = tensor.decoded_bytes();
+            Ok((tensor, 0..bytes, out.take(bytes)?))
+        });
+        self.decode_ranges(whole.collect::<Result<Vec<_>, CudaError>>()?, stream)
+    }
+
+    /// Queues the decoding of parts of tensors: of each, the superblocks that the bytes `range` of the decoded tensor meet. `out` is
+    /// as long as the range, nothing else is written. A tensor may occur more than once.
+    ///
+    /// # Errors
+    /// As [`CudaDecoder::decode`]; [`CudaError::OutOfRange`] for a range that is not in the tensor or an output of another length,
+    /// [`CudaError::Misaligned`] for a range of no whole elements.
+    pub fn decode_ranges<'a>(
+        &self,
+        items: impl IntoIterator<Item = (&'a DeviceTensor, Range<usize>, DeviceSliceMut<'a>)>,
+        stream: &Stream,
+    ) -> Result<(), CudaError> {
+        let jobs: Vec<_> = items.into_iter().map(|(tensor, range, out)| (&tensor.resident, range, out)).collect();
+        launch::decode_lanes(stream, &jobs)
     }
 }
 
@@ -186,8 +268,8 @@ fn inconsistent<T>(what: &'static str) -> Result<T, CudaError> {
     Err(CudaError::Inconsistent { what })
 }
 
-/// Checks the parts and lays them out for the kernels.
-fn prepare(t: &LanesTensor<'_>) -> Result<Uploaded, CudaError> {
+/// Checks the parts and lays them out for the kernels. Chunks begin at `starts` in the payload, ascending multiples of 16.
+fn prepare(t: &LanesTensor<'_>, starts: &[usize]) -> Result<Uploaded, CudaError> {
     let layout = t.layout;
     if !matches!(t.element_bytes, 1 | 2 | 4 | 8) || t.element_bytes < layout.bytes() {
         return inconsistent("elements have 1, 2, 4 or 8 bytes and hold a head");
@@ -214,7 +296,8 @@ fn prepare(t: &LanesTensor<'_>) -> Result<Uploaded, CudaError> {
     }
     let (strips, across) = (t.rows.div_ceil(t.block_rows), t.cols.div_ceil(LANES));
     let count = strips.saturating_mul(across);
-    if t.blocks.len() != count || t.chunks.len() != strips.div_ceil(t.strips_per_chunk) {
+    let chunks = strips.div_ceil(t.strips_per_chunk);
+    if t.blocks.len() != count || t.chunks.len() != chunks || starts.len() != chunks {
         return inconsistent("index or chunks do not match the view");
     }
     const MOST_BLOCKS: usize = 1 << 29;
@@ -233,10 +316,9 @@ fn prepare(t: &LanesTensor<'_>) -> Result<Uploaded, CudaError> {
     let has_fast_path = Resident::has_fast_path(layout, t.element_bytes)
         && t.low_bits.is_empty()
         && 2 * table_bits + layout.coded_bits() <= 32;
-    let mut payload = Vec::with_capacity(t.chunks.iter().map(|chunk| chunk.len() + 16).sum());
     let (mut fast, mut others) = (Vec::with_capacity(count * BLOCK_BYTES), Vec::new());
-    let mut rest_at = 0;
-    for (chunk, bytes) in t.chunks.iter().enumerate() {
+    let (mut rest_at, mut payload_bytes) = (0, 0);
+    for (chunk, (bytes, &begin)) in t.chunks.iter().zip(starts).enumerate() {
         let first = chunk * t.strips_per_chunk;
         let strips = first..(first + t.strips_per_chunk).min(strips);
         let shape = |strip: usize, block: usize| {
@@ -260,7 +342,6 @@ fn prepare(t: &LanesTensor<'_>) -> Result<Uploaded, CudaError> {
                 low += low_len(strip, shape.cols());
             }
         }
-        let begin = payload.len();
         let (mut raw_at, mut states_at, mut low_at, mut stream_at) =
             (begin, begin + raw, begin + raw + states, begin + raw + states + low);
         for strip in strips {
@@ -296,10 +377,11 @@ fn prepare(t: &LanesTensor<'_>) -> Result<Uploaded, CudaError> {
         if stream_at - begin + rest != bytes.len() {
             return inconsistent("the sections of a chunk do not fill its bytes");
         }
-        payload.extend_from_slice(bytes);
-        payload.resize(payload.len().next_multiple_of(16), 0);
+        payload_bytes = payload_bytes.max(begin + bytes.len());
     }
     let fast_blocks = (fast.len() / BLOCK_BYTES) as u32;
+    let whole_columns = t.cols / LANES;
+    let fast_across = if has_fast_path && t.block_rows.is_multiple_of(group) { whole_columns as u32 } else { 0 };
     fast.append(&mut others);
     Ok(Uploaded {
         layout,
@@ -311,9 +393,10 @@ fn prepare(t: &LanesTensor<'_>) -> Result<Uploaded, CudaError> {
         block_rows: t.block_rows,
         contexts,
         table_bits,
-        payload,
+        payload_bytes,
         blocks: fast,
         fast_blocks,
+        fast_across,
         all_blocks: count as u32,
         symbols,
         row_classes: t.row_classes.to_vec(),

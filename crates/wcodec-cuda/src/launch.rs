@@ -19,7 +19,7 @@ mod stream;
 
 use context::Function;
 pub use context::{CudaContext, Current};
-pub(crate) use lanes::{BLOCK_BYTES, Resident, Uploaded, decode_lanes};
+pub(crate) use lanes::{BLOCK_BYTES, Region, Resident, Uploaded, decode_lanes};
 pub use memory::{DeviceBuffer, DeviceSlice, DeviceSliceMut, PinnedBuffer};
 pub use stream::{Event, Stream};
 

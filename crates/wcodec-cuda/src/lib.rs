@@ -41,7 +41,7 @@ mod launch;
 pub use crc::crc32_device;
 pub use device::{DeviceInfo, devices};
 pub use error::CudaError;
-pub use lanes::{BlockEntry, CudaDecoder, DeviceTensor, LanesTensor};
+pub use lanes::{BlockEntry, CudaDecoder, DevicePayload, DeviceTensor, LanesTensor};
 pub use launch::{
     CudaContext, Current, DeviceBuffer, DeviceSlice, DeviceSliceMut, Event, PinnedBuffer, Stream, copy_floor,
 };

@@ -427,6 +427,53 @@ fn batches_decode_as_their_tensors_do() {
 }
 
 #[test]
+fn ranges_are_the_bytes_of_the_whole() {
+    let Some(stream) = stream() else { return };
+    let decoder = CudaDecoder::new(stream.context());
+    for (layout, element_bytes) in splits() {
+        for (rows, cols, block_rows) in [(200, 192, 64), (200, 100, 32), (49, 65, 17), (64, 128, 64), (130, 640, 64)] {
+            let spec =
+                Spec { rows, cols, block_rows, rest: 5.min(cols - 1) * element_bytes, ..plain(layout, element_bytes) };
+            let encoded = spec.encode();
+            let tensor = encoded.upload(&stream).expect("a tensor");
+            let size = encoded.original.len();
+            let stride = cols * element_bytes;
+            let ranges = [
+                0..size,
+                0..0,
+                3 * stride..4 * stride,
+                10 * stride..size,
+                stride * (block_rows - 1).min(rows)..stride * (2 * block_rows + 1).min(rows),
+                stride * block_rows.min(rows)..stride * (2 * block_rows).min(rows),
+                7 * element_bytes..size - 2 * element_bytes,
+                rows * stride..size,
+            ];
+            let poison = vec![0xa5; size + 64];
+            let mut outputs: Vec<DeviceBuffer> =
+                ranges.iter().map(|_| DeviceBuffer::from_host(&stream, &poison).expect("a buffer")).collect();
+            let jobs = ranges
+                .iter()
+                .zip(&mut outputs)
+                .map(|(range, output)| (&tensor, range.clone(), output.sub_slice_mut(16, range.len()).expect("room")));
+            decoder.decode_ranges(jobs, &stream).expect("a launch");
+            tensor.check(&stream).expect("no failure");
+            for (range, output) in ranges.iter().zip(&outputs) {
+                let mut back = vec![0; poison.len()];
+                output.copy_to_host(&stream, 0, &mut back).expect("a copy");
+                let (before, rest) = back.split_at(16);
+                let (inside, behind) = rest.split_at(range.len());
+                assert!(inside == &encoded.original[range.clone()], "{:?} {range:?}", encoded.spec);
+                assert!(
+                    before.iter().chain(behind).all(|&byte| byte == 0xa5),
+                    "{:?} {range:?} wrote outside",
+                    encoded.spec
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn parts_that_do_not_fit_are_refused() {
     let Some(stream) = stream() else { return };
     let good = plain(HeadLayout::new(16, 6, true).expect("a layout"), 2).encode();

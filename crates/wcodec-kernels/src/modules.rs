@@ -19,7 +19,7 @@ pub const CRC32: Module = Module {
 /// `kernels/lanes_8bit.cu`.
 pub const LANES_8BIT: Module = Module {
     name: "lanes_8bit",
-    source_sha256: "3f9c7f74044e5b3d4ca0008d1319b198909b3c3feb076867a9b89a650a4e5ef7",
+    source_sha256: "4d0b0017e7cb08c4bd1fda5db4559f17381dad23d6e12ca58bfffaa75e9f3b78",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_8bit.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_8bit.compute_90.ptx") },
@@ -29,14 +29,14 @@ pub const LANES_8BIT: Module = Module {
 /// `kernels/lanes_any.cu`.
 pub const LANES_ANY: Module = Module {
     name: "lanes_any",
-    source_sha256: "5a902a0249a997659b1de9927b3753a65ee3ed3c6ef8835853c1bfaca6572143",
+    source_sha256: "3a4c0cac5a7f3d60171438a16279796ece2e27478510f96ee2da27cb9d9bebc7",
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/lanes_any.compute_80.ptx") }],
 };
 
 /// `kernels/lanes_bf16.cu`.
 pub const LANES_BF16: Module = Module {
     name: "lanes_bf16",
-    source_sha256: "fda16ab36cf9a3d0f5d8f1063db822f6ac517a959e0c55703cb3f63a2071abfa",
+    source_sha256: "342b26271626cac6c5e3bc12106f0cfd27929c622bd8a73d4d08cfe6039cb4a5",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_bf16.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_bf16.compute_90.ptx") },
@@ -46,7 +46,7 @@ pub const LANES_BF16: Module = Module {
 /// `kernels/lanes_f16.cu`.
 pub const LANES_F16: Module = Module {
     name: "lanes_f16",
-    source_sha256: "d9f6b7b3ff1584f5b77c7673da10b5eebb48c863553295fbcfdcb687067334a1",
+    source_sha256: "328bec02ab74bb355d9708ba29bd097811b383ff7564e79bb94f6f63ded85736",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_f16.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_f16.compute_90.ptx") },
@@ -56,7 +56,7 @@ pub const LANES_F16: Module = Module {
 /// `kernels/lanes_f32.cu`.
 pub const LANES_F32: Module = Module {
     name: "lanes_f32",
-    source_sha256: "b21414ed71a690645606a6d8e48ace2004a447085d84ff8c6322ebf708823ce3",
+    source_sha256: "cc61aa6e614e7c7fad29cfcafcaa25193173323ef314931bbb030f7e352dcb53",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_f32.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_f32.compute_90.ptx") },

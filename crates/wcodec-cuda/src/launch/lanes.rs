@@ -1,6 +1,8 @@
 //! Launches of the lanes kernels: the host's half of `kernels/lanes.cuh`.
 
 use std::ffi::CStr;
+use std::ops::Range;
+use std::sync::Arc;
 
 use cust::sys;
 use wcodec_kernels::Module;
@@ -10,26 +12,28 @@ use super::memory::{DeviceBuffer, DeviceSliceMut};
 use super::{Grid, check, grid_size, launch, same_device, stream::Stream};
 use crate::CudaError;
 
-/// A tensor's parts as the kernels want them, all of them checked: every superblock's sections lie inside `payload`, its
-/// rows and columns inside the view, every symbol's slots inside the tables.
+/// A tensor's parts as the kernels want them, all of them checked: every superblock's sections lie inside the first
+/// `payload_bytes` of its payload, its rows and columns inside the view, every symbol's slots inside the tables.
 #[derive(Debug)]
 pub(crate) struct Uploaded {
     pub(crate) layout: HeadLayout,
     pub(crate) element_bytes: usize,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
-    /// Bytes behind the last whole row, at the end of `payload` before its padding.
+    /// Bytes behind the last whole row.
     pub(crate) rest: usize,
-    /// Where they begin in `payload`.
+    /// Where they begin in the payload.
     pub(crate) rest_at: usize,
     pub(crate) block_rows: usize,
     pub(crate) contexts: usize,
     pub(crate) table_bits: u32,
-    pub(crate) payload: Vec<u8>,
+    pub(crate) payload_bytes: usize,
     /// `struct Block`s, those of the fast path first.
     pub(crate) blocks: Vec<u8>,
     /// How many of them the fast path takes.
     pub(crate) fast_blocks: u32,
+    /// The same of each strip but the last.
+    pub(crate) fast_across: u32,
     pub(crate) all_blocks: u32,
     /// `struct Symbol`s.
     pub(crate) symbols: Vec<u8>,
@@ -43,7 +47,7 @@ pub(crate) const BLOCK_BYTES: usize = 32;
 /// `struct Symbol`.
 const SYMBOL_BYTES: usize = 8;
 /// `struct Tensor`.
-const TENSOR_WORDS: usize = 28;
+const TENSOR_WORDS: usize = 30;
 /// `MAX_TENSORS`.
 const MAX_TENSORS: usize = 32;
 /// `LANES_THREADS`.
@@ -98,9 +102,13 @@ fn fast_kernel(layout: HeadLayout, element_bytes: usize) -> Option<Kernel> {
 pub(crate) struct Resident {
     /// What was checked, without the bytes that are on the device now.
     tensor: Uploaded,
-    payload: DeviceBuffer,
-    side: DeviceBuffer,
+    payload: Region,
+    /// Shared with the tensors that were uploaded together.
+    side: Arc<DeviceBuffer>,
+    /// Bytes of `side` that are this tensor's.
+    side_bytes: usize,
     /// Offsets into `side`; `None` for parts that are not there.
+    blocks: usize,
     symbols: usize,
     /// The fast path's tables, where they are less than 1/128 of the decoded bytes: copying them is faster than making them.
     entries: Option<usize>,
@@ -111,37 +119,76 @@ pub(crate) struct Resident {
     fast: Option<Kernel>,
 }
 
+/// A part of a buffer that others have parts of, too.
+#[derive(Clone, Debug)]
+pub(crate) struct Region {
+    pub(crate) buffer: Arc<DeviceBuffer>,
+    /// A multiple of 16, inside the buffer.
+    pub(crate) offset: usize,
+}
+
+impl Region {
+    fn address(&self) -> u64 {
+        self.buffer.address() + self.offset as u64
+    }
+}
+
 impl Resident {
     /// Whether full superblocks of `group` rows or multiples can take the fast path.
     pub(crate) fn has_fast_path(layout: HeadLayout, element_bytes: usize) -> bool {
         fast_kernel(layout, element_bytes).is_some()
     }
 
-    /// Copies a tensor to the device. Waits for the stream.
-    pub(crate) fn upload(stream: &Stream, mut tensor: Uploaded) -> Result<Self, CudaError> {
-        let table_bytes = (tensor.contexts << tensor.table_bits) as u64 * 4;
-        let limit = u64::from(stream.context().shared_memory()?.saturating_sub(FAST_WARP_BYTES));
-        if table_bytes > limit {
-            return Err(CudaError::TooLarge { what: "the size of the tables", value: table_bytes, limit });
+    /// Copies what stands beside the payloads to the device, in one piece for all of them. Waits for the stream.
+    pub(crate) fn upload(stream: &Stream, tensors: Vec<(Uploaded, Region)>) -> Result<Vec<Self>, CudaError> {
+        let mut side = Vec::new();
+        let mut residents = Vec::with_capacity(tensors.len());
+        let empty = Arc::new(DeviceBuffer::new(stream.context(), 0)?);
+        for (mut tensor, payload) in tensors {
+            same_device(stream, "the payload", payload.buffer.context())?;
+            payload.buffer.sub_slice(payload.offset, tensor.payload_bytes)?;
+            let table_bytes = (tensor.contexts << tensor.table_bits) as u64 * 4;
+            let limit = u64::from(stream.context().shared_memory()?.saturating_sub(FAST_WARP_BYTES));
+            if table_bytes > limit {
+                return Err(CudaError::TooLarge { what: "the size of the tables", value: table_bytes, limit });
+            }
+            let begin = side.len();
+            let blocks = append(&mut side, &std::mem::take(&mut tensor.blocks)).unwrap_or(0);
+            let symbols = append(&mut side, &tensor.symbols).unwrap_or(0);
+            let decoded = (tensor.rows * tensor.cols * tensor.element_bytes) as u64;
+            let entries = match tensor.fast_blocks {
+                0 => None,
+                _ if decoded / 128 < table_bytes => None,
+                _ => append(&mut side, &entries(&tensor)),
+            };
+            let row_classes = append(&mut side, &std::mem::take(&mut tensor.row_classes));
+            let col_classes = append(&mut side, &std::mem::take(&mut tensor.col_classes));
+            let low_bits = append(&mut side, &std::mem::take(&mut tensor.low_bits));
+            let fast = fast_kernel(tensor.layout, tensor.element_bytes);
+            residents.push(Self {
+                side: Arc::clone(&empty),
+                side_bytes: side.len() - begin + size_of::<u32>(),
+                tensor,
+                payload,
+                blocks,
+                symbols,
+                entries,
+                row_classes,
+                col_classes,
+                low_bits,
+                status: 0,
+                fast,
+            });
         }
-        let payload = DeviceBuffer::from_host(stream, &std::mem::take(&mut tensor.payload))?;
-        let mut side = std::mem::take(&mut tensor.blocks);
-        let symbols = append(&mut side, &tensor.symbols).unwrap_or(0);
-        let decoded = (tensor.rows * tensor.cols * tensor.element_bytes) as u64;
-        let entries = match tensor.fast_blocks {
-            0 => None,
-            _ if decoded / 128 < table_bytes => None,
-            _ => append(&mut side, &entries(&tensor)),
-        };
-        let row_classes = append(&mut side, &std::mem::take(&mut tensor.row_classes));
-        let col_classes = append(&mut side, &std::mem::take(&mut tensor.col_classes));
-        let low_bits = append(&mut side, &std::mem::take(&mut tensor.low_bits));
+        // Status words stand together, so that one copy reads them all.
         side.resize(side.len().next_multiple_of(16), 0);
-        let status = side.len();
-        side.extend_from_slice(&u32::MAX.to_ne_bytes());
-        let side = DeviceBuffer::from_host(stream, &side)?;
-        let fast = fast_kernel(tensor.layout, tensor.element_bytes);
-        Ok(Self { tensor, payload, side, symbols, entries, row_classes, col_classes, low_bits, status, fast })
+        for resident in &mut residents {
+            resident.status = side.len();
+            side.extend_from_slice(&u32::MAX.to_ne_bytes());
+        }
+        let side = Arc::new(DeviceBuffer::from_host(stream, &side)?);
+        residents.iter_mut().for_each(|resident| resident.side = Arc::clone(&side));
+        Ok(residents)
     }
 
     /// Bytes of the decoded tensor.
@@ -151,15 +198,35 @@ impl Resident {
 
     /// Bytes of device memory.
     pub(crate) fn device_bytes(&self) -> usize {
-        self.payload.len() + self.side.len()
+        self.tensor.payload_bytes + self.side_bytes
     }
 
     /// The lowest failure so far, `superblock << 2 | code`. Waits for the stream.
     pub(crate) fn status(&self, stream: &Stream) -> Result<Option<(u64, u32)>, CudaError> {
-        let mut bytes = [0; 4];
-        self.side.copy_to_host(stream, self.status, &mut bytes)?;
-        let status = u32::from_ne_bytes(bytes);
-        Ok((status != u32::MAX).then_some((u64::from(status >> 2), status & 3)))
+        Ok(Self::statuses(stream, &[self])?[0])
+    }
+
+    /// As [`Resident::status`], of many tensors with one wait and few copies.
+    pub(crate) fn statuses(stream: &Stream, tensors: &[&Self]) -> Result<Vec<Option<(u64, u32)>>, CudaError> {
+        // Tensors that were uploaded together have their words in one run.
+        let mut runs: Vec<(&DeviceBuffer, Range<usize>, Vec<u8>)> = Vec::new();
+        for tensor in tensors {
+            let word = tensor.status..tensor.status + size_of::<u32>();
+            match runs.iter_mut().find(|(side, ..)| side.address() == tensor.side.address()) {
+                Some((_, run, _)) => *run = run.start.min(word.start)..run.end.max(word.end),
+                None => runs.push((&tensor.side, word, Vec::new())),
+            }
+        }
+        for (side, run, bytes) in &mut runs {
+            bytes.resize(run.len(), 0);
+            side.copy_to_host(stream, run.start, bytes)?;
+        }
+        let word = |tensor: &Self| {
+            let (_, run, bytes) = runs.iter().find(|(side, ..)| side.address() == tensor.side.address())?;
+            let status = u32::from_ne_bytes(*bytes[tensor.status - run.start..].first_chunk()?);
+            (status != u32::MAX).then_some((u64::from(status >> 2), status & 3))
+        };
+        Ok(tensors.iter().map(|tensor| word(tensor)).collect())
     }
 
     fn row_stride(&self) -> usize {
@@ -175,20 +242,26 @@ impl Resident {
         }
     }
 
-    /// `struct Tensor` for `count` superblocks from `first` on; `end` is their end within the launch.
-    fn parameters(&self, first: u32, end: u32, out: u64) -> [u32; TENSOR_WORDS] {
+    /// Bytes of an element.
+    pub(crate) fn element_bytes(&self) -> usize {
+        self.tensor.element_bytes
+    }
+
+    /// `struct Tensor` for superblocks from `part.first` on; `end` is their end within the launch.
+    fn parameters(&self, part: &Part<'_>, end: u32) -> [u32; TENSOR_WORDS] {
         let t = &self.tensor;
         let at = |offset: Option<usize>| offset.map_or(0, |offset| self.side.address() + offset as u64);
         let addresses = [
             self.payload.address(),
-            self.side.address() + u64::from(first) * BLOCK_BYTES as u64,
+            at(Some(self.blocks)) + u64::from(part.first) * BLOCK_BYTES as u64,
             at(Some(self.symbols)),
             at(self.entries),
             at(self.row_classes),
             at(self.col_classes),
             at(self.low_bits),
-            out,
-            self.row_stride() as u64,
+            part.out,
+            part.clip.start,
+            part.clip.end,
             at(Some(self.status)),
         ];
         let mut words = [0; TENSOR_WORDS];
@@ -198,7 +271,7 @@ impl Resident {
             pair[0] = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
             pair[1] = u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
         }
-        words[20..27].copy_from_slice(&[
+        words[22..].copy_from_slice(&[
             end,
             (t.symbols.len() / SYMBOL_BYTES) as u32,
             t.contexts as u32,
@@ -211,8 +284,55 @@ impl Resident {
                 u8::from(t.layout.sign()),
                 t.element_bytes as u8,
             ]),
+            // `prepare` has found that it fits.
+            self.row_stride() as u32,
         ]);
         words
+    }
+
+    /// Superblocks of strips, as two runs of the list on the device: those of the fast path, the others.
+    fn blocks_of(&self, strips: &Range<usize>) -> [Range<u32>; 2] {
+        let t = &self.tensor;
+        let across = t.cols.div_ceil(wcodec_rans::LANES) as u32;
+        let all_strips = t.rows.div_ceil(t.block_rows) as u32;
+        let (start, end) = (strips.start as u32, strips.end as u32);
+        let fast = |strip: u32| if strip == all_strips { t.fast_blocks } else { strip * t.fast_across };
+        let others = |strip: u32| match strip {
+            _ if strip == all_strips => t.all_blocks,
+            _ => t.fast_blocks + strip * (across - t.fast_across),
+        };
+        [fast(start)..fast(end), others(start)..others(end)]
+    }
+
+    /// The parts that write bytes `range` of the tensor to `out`, which is as long.
+    fn parts(&self, range: &Range<usize>, out: &DeviceSliceMut<'_>) -> Vec<(Kernel, Part<'_>)> {
+        let t = &self.tensor;
+        let (stride, strip) = (self.row_stride(), t.block_rows * self.row_stride());
+        let (start, end) = (range.start.min(t.rows * stride), range.end.min(t.rows * stride));
+        if start == end {
+            return Vec::new();
+        }
+        let strips = start / strip..end.div_ceil(strip);
+        // Strips of which all is wanted; the last one may be lower than the others.
+        let last = if end == t.rows * stride { strips.end } else { end / strip };
+        let first = start.div_ceil(strip).min(last);
+        // The address of row 0, which lies before the output where the range does not begin with it.
+        let base = out.address().wrapping_sub(range.start as u64);
+        let clip = out.address()..out.address() + out.len() as u64;
+        let mut parts = Vec::new();
+        let mut add = |kernel: Kernel, blocks: Range<u32>| {
+            if !blocks.is_empty() {
+                let count = blocks.end - blocks.start;
+                parts.push((kernel, Part { tensor: self, first: blocks.start, count, out: base, clip: clip.clone() }));
+            }
+        };
+        for edge in [strips.start..first, last.max(first)..strips.end] {
+            self.blocks_of(&edge).into_iter().for_each(|blocks| add(ANY, blocks));
+        }
+        let [fast, others] = self.blocks_of(&(first..last.max(first)));
+        add(self.kernel(base), fast);
+        add(ANY, others);
+        parts
     }
 }
 
@@ -244,30 +364,41 @@ fn append(to: &mut Vec<u8>, part: &[u8]) -> Option<usize> {
 }
 
 /// Some superblocks of a tensor, and where the tensor goes.
+#[derive(Debug)]
 struct Part<'a> {
     tensor: &'a Resident,
     first: u32,
     count: u32,
+    /// Where the tensor's first byte would go.
     out: u64,
+    /// What may be written.
+    clip: Range<u64>,
 }
 
+/// A tensor, the bytes of it that are wanted, and where they go.
+pub(crate) type Job<'a> = (&'a Resident, Range<usize>, DeviceSliceMut<'a>);
+
 /// Queues the decoding of tensors, each into its own memory.
-pub(crate) fn decode_lanes(stream: &Stream, items: &mut [(&Resident, DeviceSliceMut<'_>)]) -> Result<(), CudaError> {
+pub(crate) fn decode_lanes(stream: &Stream, jobs: &[Job<'_>]) -> Result<(), CudaError> {
     // One launch per kernel takes the parts of many tensors.
     let mut launches: Vec<(Kernel, Vec<Part<'_>>)> = Vec::new();
-    for (tensor, out) in items.iter() {
-        same_device(stream, "the compressed tensor", tensor.payload.context())?;
+    for (tensor, range, out) in jobs {
+        same_device(stream, "the compressed tensor", tensor.payload.buffer.context())?;
         same_device(stream, "the output", out.context())?;
-        let bytes = tensor.decoded_bytes();
-        if out.len() < bytes {
-            return Err(CudaError::OutOfRange { offset: 0, bytes, size: out.len() });
+        let size = tensor.decoded_bytes();
+        if range.start > range.end || range.end > size {
+            return Err(CudaError::OutOfRange { offset: range.start, bytes: range.len(), size });
         }
-        let (fast, all) = (tensor.tensor.fast_blocks, tensor.tensor.all_blocks);
-        for (kernel, first, count) in [(tensor.kernel(out.address()), 0, fast), (ANY, fast, all - fast)] {
-            if count == 0 {
-                continue;
+        if out.len() != range.len() {
+            return Err(CudaError::OutOfRange { offset: 0, bytes: range.len(), size: out.len() });
+        }
+        for (what, value) in [("the range's begin", range.start), ("the range's end", range.end)] {
+            let multiple = tensor.element_bytes() as u64;
+            if value != size && !(value as u64).is_multiple_of(multiple) {
+                return Err(CudaError::Misaligned { what, value: value as u64, multiple });
             }
-            let part = Part { tensor, first, count, out: out.address() };
+        }
+        for (kernel, part) in tensor.parts(range, out) {
             match launches.iter_mut().find(|(other, parts)| *other == kernel && parts.len() < MAX_TENSORS) {
                 Some((_, parts)) => parts.push(part),
                 None => launches.push((kernel, vec![part])),
@@ -277,13 +408,16 @@ pub(crate) fn decode_lanes(stream: &Stream, items: &mut [(&Resident, DeviceSlice
     for (kernel, parts) in &launches {
         run(stream, *kernel, parts)?;
     }
-    for (tensor, out) in items.iter() {
+    for (tensor, range, out) in jobs {
         let t = &tensor.tensor;
-        if t.rest != 0 {
+        let rest = t.rows * tensor.row_stride();
+        let wanted = range.start.max(rest)..range.end;
+        if !wanted.is_empty() {
             let _current = stream.context().enter()?;
-            let (to, from) = (out.address() + (t.rows * tensor.row_stride()) as u64, tensor.payload.address());
-            // SAFETY: the rest lies inside the payload, and `out` is as long as the decoded tensor, whose end it is.
-            let code = unsafe { sys::cuMemcpyDtoDAsync_v2(to, from + t.rest_at as u64, t.rest, stream.raw()) };
+            let to = out.address() + (wanted.start - range.start) as u64;
+            let from = tensor.payload.address() + (t.rest_at + wanted.start - rest) as u64;
+            // SAFETY: the rest lies inside the payload and its part of the range inside `out`, which is as long as the range.
+            let code = unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, wanted.len(), stream.raw()) };
             check("cuMemcpyDtoDAsync", code)?;
         }
     }
@@ -298,7 +432,7 @@ fn run(stream: &Stream, kernel: Kernel, parts: &[Part<'_>]) -> Result<(), CudaEr
     for (part, words) in parts.iter().zip(batch[2..].chunks_exact_mut(TENSOR_WORDS)) {
         total += u64::from(part.count);
         let end = grid_size("the number of superblocks", total)?;
-        words.copy_from_slice(&part.tensor.parameters(part.first, end, part.out));
+        words.copy_from_slice(&part.tensor.parameters(part, end));
         table_bytes = table_bytes.max((part.tensor.tensor.contexts as u32) << (part.tensor.tensor.table_bits + 2));
     }
     (batch[0], batch[1]) = (parts.len() as u32, total as u32);
@@ -311,8 +445,8 @@ fn run(stream: &Stream, kernel: Kernel, parts: &[Part<'_>]) -> Result<(), CudaEr
         Grid { blocks, threads: 32 * warps, shared: table_bytes + warps * FAST_WARP_BYTES }
     };
     let mut parameters = [batch.as_mut_ptr().cast()];
-    // SAFETY: the parameter is a `struct Batch` of lanes.cuh: two words and 32 tensors of 28. Every tensor's memory belongs to
+    // SAFETY: the parameter is a `struct Batch` of lanes.cuh: two words and 32 tensors of 30. Every tensor's memory belongs to
     // buffers that its owner keeps (or frees through cuMemFree, which waits); `Uploaded` says that what its superblocks
-    // describe lies inside, and `decode_lanes` that the output is long enough. The shared memory holds tables and rings.
+    // describe lies inside, and `decode_lanes` that the output is as long as the range, which the clip keeps to. The shared memory holds tables and rings.
     unsafe { launch(stream, function, grid, &mut parameters) }
 }

@@ -262,6 +262,14 @@ impl<'a> DeviceSliceMut<'a> {
         self.0.context
     }
 
+    /// The first `bytes` bytes, for as long as this one.
+    ///
+    /// # Errors
+    /// [`CudaError::OutOfRange`].
+    pub fn take(self, bytes: usize) -> Result<Self, CudaError> {
+        Ok(Self(self.0.sub_slice(0, bytes)?, PhantomData))
+    }
+
     /// `bytes` bytes from `offset`, borrowed from this one.
     ///
     /// # Errors
