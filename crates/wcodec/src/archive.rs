@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 use wcodec_container::{ArchiveReader, DtypeCode, Extent, TensorEntry, crc32};
@@ -52,6 +52,14 @@ impl Archive {
         Ok(Self::new(ArchiveReader::open(path)?))
     }
 
+    /// Reads the whole archive into memory, so that nobody can change it underneath and no decoder waits for the disk.
+    ///
+    /// # Errors
+    /// As [`Archive::open`].
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        Ok(Self::new(ArchiveReader::read(path)?))
+    }
+
     /// An archive in memory.
     ///
     /// # Errors
@@ -90,8 +98,7 @@ impl Archive {
     /// # Errors
     /// [`Error::NoSuchTensor`]; [`Error::Corrupt`] or [`Error::Rans`] when its parameters are damaged.
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
-        let index = self.reader.find(name).ok_or_else(|| Error::NoSuchTensor(name.to_owned()))?;
-        self.tensor_at(index)
+        self.tensor_at(self.position(name)?)
     }
 
     /// Tensor number `index`, in archive order.
@@ -99,8 +106,35 @@ impl Archive {
     /// # Errors
     /// As [`Archive::tensor`].
     pub fn tensor_at(&self, index: usize) -> Result<Tensor<'_>> {
+        Tensor::new(Source::Lent(self), index)
+    }
+
+    /// The first tensor of that name, with a share in the archive: it goes wherever its owner goes, to other threads too.
+    ///
+    /// # Errors
+    /// As [`Archive::tensor`].
+    pub fn shared_tensor(self: &Arc<Self>, name: &str) -> Result<Tensor<'static>> {
+        self.shared_tensor_at(self.position(name)?)
+    }
+
+    /// Tensor number `index`, in archive order, with a share in the archive.
+    ///
+    /// # Errors
+    /// As [`Archive::tensor`].
+    pub fn shared_tensor_at(self: &Arc<Self>, index: usize) -> Result<Tensor<'static>> {
+        Tensor::new(Source::Shared(Arc::clone(self)), index)
+    }
+
+    /// The number of the first tensor of that name, in archive order.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTensor`].
+    pub fn position(&self, name: &str) -> Result<usize> {
+        self.reader.find(name).ok_or_else(|| Error::NoSuchTensor(name.to_owned()))
+    }
+
+    fn decoder(&self, entry: &TensorEntry) -> Result<(Mode, Decoder)> {
         let directory = self.reader.directory();
-        let entry = directory.tensors.get(index).ok_or_else(|| Error::NoSuchTensor(format!("number {index}")))?;
         let offset = self.reader.trailer().directory.offset;
         let mode = Mode::from_code(entry.mode)
             .ok_or_else(|| Error::corrupt(&entry.name, offset, format!("unknown mode {}", entry.mode)))?;
@@ -111,7 +145,7 @@ impl Archive {
             Mode::Plain => Decoder::Plain,
             Mode::Store => Decoder::Store,
             Mode::Integer => Decoder::Integer(Box::new(IntegerDecoder::new(entry, index, &directory.pool, offset)?)),
-            Mode::Pooled => Decoder::Pooled(self.pooled(entry, offset)?),
+            Mode::Pooled => self.pooled(entry, offset)?,
         };
         if entry.chunks.is_empty() && entry.decoded_len > 0 && mode != Mode::Pooled {
             return Err(Error::corrupt(&entry.name, offset, "no chunks"));
@@ -126,7 +160,7 @@ impl Archive {
         if !possible {
             return Err(Error::corrupt(&entry.name, offset, "chunk with an impossible decoded length"));
         }
-        Ok(Tensor { reader: &self.reader, entry, mode, decoder, extents: entry.chunk_extents().collect() })
+        Ok((mode, decoder))
     }
 
     /// What the archive holds, and what each tensor takes: shared payloads counted once, pooled tensors by their share of the blob.
@@ -177,8 +211,8 @@ impl Archive {
         Ok(report)
     }
 
-    /// The bytes of a pooled tensor. Its blob is decoded once and kept.
-    fn pooled(&self, entry: &TensorEntry, offset: u64) -> Result<&[u8]> {
+    /// Where the bytes of a pooled tensor are. Its blob is decoded once and kept.
+    fn pooled(&self, entry: &TensorEntry, offset: u64) -> Result<Decoder> {
         if !entry.chunks.is_empty() {
             return Err(Error::corrupt(&entry.name, offset, "pooled tensor with chunks"));
         }
@@ -194,21 +228,44 @@ impl Archive {
                 &self.blobs[place].get_or_init(|| (entry.dtype, blob)).1
             }
         };
-        params.slice(blob, entry.decoded_len, &entry.name, offset)
+        let bytes = params.range(blob, entry.decoded_len, &entry.name, offset)?;
+        Ok(Decoder::Pooled { blob: place, bytes })
     }
 }
 
 /// A tensor of an archive, with its decoder prepared.
 pub struct Tensor<'a> {
-    reader: &'a ArchiveReader,
-    entry: &'a TensorEntry,
+    archive: Source<'a>,
+    /// In the directory.
+    index: usize,
     mode: Mode,
-    decoder: Decoder<'a>,
+    decoder: Decoder,
     extents: Vec<Extent>,
 }
 
-enum Decoder<'a> {
-    Pooled(&'a [u8]),
+/// The archive that a tensor reads.
+enum Source<'a> {
+    Lent(&'a Archive),
+    Shared(Arc<Archive>),
+}
+
+impl std::ops::Deref for Source<'_> {
+    type Target = Archive;
+
+    fn deref(&self) -> &Archive {
+        match self {
+            Self::Lent(archive) => archive,
+            Self::Shared(archive) => archive,
+        }
+    }
+}
+
+enum Decoder {
+    /// Of a blob in the pool, decoded and kept by the archive.
+    Pooled {
+        blob: usize,
+        bytes: Range<usize>,
+    },
     Integer(Box<IntegerDecoder>),
     Store,
     Plain,
@@ -216,28 +273,41 @@ enum Decoder<'a> {
     Lanes(Box<LanesDecoder>),
 }
 
-/// Buffers that a thread reuses from chunk to chunk.
+/// Buffers that a thread reuses from chunk to chunk, and from tensor to tensor.
 #[derive(Default)]
-pub(crate) struct Scratch {
+pub struct Scratch {
     lanes: crate::lanes::Scratch,
     planes: Vec<u8>,
     integer: crate::integer::Scratch,
+    chunk: Vec<u8>,
 }
 
-impl Tensor<'_> {
+impl<'a> Tensor<'a> {
+    fn new(archive: Source<'a>, index: usize) -> Result<Self> {
+        let entry = archive.reader.directory().tensors.get(index);
+        let entry = entry.ok_or_else(|| Error::NoSuchTensor(format!("number {index}")))?;
+        let (mode, decoder) = archive.decoder(entry)?;
+        let extents = entry.chunk_extents().collect();
+        Ok(Self { archive, index, mode, decoder, extents })
+    }
+
+    fn reader(&self) -> &ArchiveReader {
+        &self.archive.reader
+    }
+
     /// The tensor's name.
     pub fn name(&self) -> &str {
-        &self.entry.name
+        &self.entry().name
     }
 
     /// Element type.
     pub fn dtype(&self) -> DtypeCode {
-        self.entry.dtype
+        self.entry().dtype
     }
 
     /// Dimensions, outermost first.
     pub fn shape(&self) -> &[u64] {
-        &self.entry.shape
+        &self.entry().shape
     }
 
     /// The tool chain that coded it.
@@ -247,17 +317,17 @@ impl Tensor<'_> {
 
     /// Decoded bytes.
     pub fn byte_len(&self) -> u64 {
-        self.entry.decoded_len
+        self.entry().decoded_len
     }
 
     /// Stored bytes: payload and index, without the directory entry.
     pub fn stored_len(&self) -> u64 {
-        self.entry.payload.len + self.entry.index.len
+        self.entry().payload.len + self.entry().index.len
     }
 
     /// The directory entry.
     pub fn entry(&self) -> &TensorEntry {
-        self.entry
+        &self.reader().directory().tensors[self.index]
     }
 
     /// Decodes the tensor.
@@ -284,20 +354,77 @@ impl Tensor<'_> {
         decode_many(std::slice::from_ref(self), &mut [out])
     }
 
+    /// Byte offsets in the decoded tensor at which its chunks begin, and last its length: what [`Tensor::decode_range`] decodes
+    /// between two of them it decodes straight into its target, and nothing else.
+    pub fn boundaries(&self) -> Vec<u64> {
+        let mut boundaries = vec![0];
+        let mut end = 0;
+        boundaries.extend(self.entry().chunks.iter().map(|chunk| {
+            end += chunk.decoded_len;
+            end
+        }));
+        if end < self.byte_len() {
+            boundaries.push(self.byte_len());
+        }
+        boundaries
+    }
+
+    /// Decodes bytes `range` of the tensor on the calling thread, for engines that schedule decoding themselves. Chunks of which
+    /// only a part is wanted (see [`Tensor::boundaries`]) are decoded whole, into `scratch`.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] for a range that is not in the tensor, or unless `out` is as long; else as [`Tensor::decode_into`].
+    pub fn decode_range(&self, range: Range<u64>, out: &mut [u8], scratch: &mut Scratch) -> Result<()> {
+        let len = self.checked_len()? as u64;
+        if range.start > range.end || range.end > len || range.end - range.start != out.len() as u64 {
+            let (name, given) = (self.name(), out.len());
+            return Err(Error::BadArgument(format!(
+                "tensor `{name}` has {len} bytes; bytes {range:?} do not go into a buffer of {given}"
+            )));
+        }
+        if let Some(bytes) = self.pooled_bytes() {
+            self.check_whole(crc32(bytes))?;
+            out.copy_from_slice(&bytes[range.start as usize..range.end as usize]);
+            return Ok(());
+        }
+        let mut start = 0;
+        for chunk in 0..self.chunks() {
+            let held = start..start + self.chunk_len(chunk);
+            start = held.end;
+            let wanted = held.start.max(range.start)..held.end.min(range.end);
+            if wanted.start >= wanted.end {
+                continue;
+            }
+            let part = &mut out[(wanted.start - range.start) as usize..(wanted.end - range.start) as usize];
+            if wanted == held {
+                self.decode_chunk(chunk, part, scratch)?;
+            } else {
+                let mut whole = std::mem::take(&mut scratch.chunk);
+                whole.resize((held.end - held.start) as usize, 0);
+                let decoded = self.decode_chunk(chunk, &mut whole, scratch);
+                let from = (wanted.start - held.start) as usize;
+                part.copy_from_slice(&whole[from..from + part.len()]);
+                scratch.chunk = whole;
+                decoded?;
+            }
+        }
+        Ok(())
+    }
+
     /// Number of chunks.
     pub(crate) fn chunks(&self) -> usize {
-        self.entry.chunks.len()
+        self.entry().chunks.len()
     }
 
     /// Decoded bytes of chunk `chunk`.
     pub(crate) fn chunk_len(&self, chunk: usize) -> u64 {
-        self.entry.chunks[chunk].decoded_len
+        self.entry().chunks[chunk].decoded_len
     }
 
     /// Decodes one chunk and checks its CRC.
     pub(crate) fn decode_chunk(&self, chunk: usize, out: &mut [u8], scratch: &mut Scratch) -> Result<()> {
         let extent = self.extents[chunk];
-        let bytes = self.reader.bytes(extent)?;
+        let bytes = self.reader().bytes(extent)?;
         match &self.decoder {
             Decoder::Lanes(lanes) => lanes.decode_chunk(chunk, bytes, extent.offset, out, &mut scratch.lanes)?,
             Decoder::Frames(frames) => frames.decode_chunk(chunk, bytes, extent.offset, out, &mut scratch.planes)?,
@@ -306,15 +433,26 @@ impl Tensor<'_> {
             }
             Decoder::Plain => small::decode(self.name(), self.dtype(), bytes, extent.offset, out)?,
             Decoder::Store if bytes.len() == out.len() => out.copy_from_slice(bytes),
-            Decoder::Store | Decoder::Pooled(_) => {
+            Decoder::Store | Decoder::Pooled { .. } => {
                 return Err(Error::corrupt(self.name(), extent.offset, "stored chunk of another length"));
             }
         }
-        let (expected, found) = (self.entry.chunks[chunk].crc32_decoded, crc32(out));
+        let (expected, found) = (self.entry().chunks[chunk].crc32_decoded, crc32(out));
         if expected != found {
             return Err(Error::Checksum { what: format!("tensor `{}`, chunk {chunk}", self.name()), expected, found });
         }
         Ok(())
+    }
+
+    /// Compares the checksums of the stored bytes; decodes nothing. What passes is what the encoder wrote, accidents considered.
+    ///
+    /// # Errors
+    /// [`Error::Container`], naming the tensor; [`Error::Checksum`].
+    pub fn verify_stored(&self) -> Result<()> {
+        match self.pooled_bytes() {
+            Some(bytes) => self.check_whole(crc32(bytes)),
+            None => Ok(self.reader().verify_stored(self.entry())?),
+        }
     }
 
     /// Checks the stored bytes' CRC and that everything decodes to its recorded CRC.
@@ -322,10 +460,10 @@ impl Tensor<'_> {
     /// # Errors
     /// As [`Tensor::decode_into`], and [`Error::Container`] for a checksum of stored bytes.
     pub fn verify(&self) -> Result<()> {
-        if let Decoder::Pooled(bytes) = self.decoder {
+        if let Some(bytes) = self.pooled_bytes() {
             return self.check_whole(crc32(bytes));
         }
-        self.reader.verify_stored(self.entry)?;
+        self.reader().verify_stored(self.entry())?;
         (0..self.chunks()).into_par_iter().try_for_each_init(
             || (Scratch::default(), Vec::new()),
             |(scratch, buffer), chunk| {
@@ -342,12 +480,12 @@ impl Tensor<'_> {
             return Ok(());
         }
         let mut whole = wcodec_container::Crc32::new();
-        self.entry.chunks.iter().for_each(|chunk| whole.combine(chunk.crc32_decoded, chunk.decoded_len));
+        self.entry().chunks.iter().for_each(|chunk| whole.combine(chunk.crc32_decoded, chunk.decoded_len));
         self.check_whole(whole.value())
     }
 
     fn check_whole(&self, found: u32) -> Result<()> {
-        let expected = self.entry.crc32_decoded;
+        let expected = self.entry().crc32_decoded;
         if found == expected {
             Ok(())
         } else {
@@ -357,7 +495,9 @@ impl Tensor<'_> {
 
     /// The bytes of a pooled tensor, which needs no decoding.
     pub(crate) fn pooled_bytes(&self) -> Option<&[u8]> {
-        if let Decoder::Pooled(bytes) = self.decoder { Some(bytes) } else { None }
+        let Decoder::Pooled { blob, bytes } = &self.decoder else { return None };
+        let (_, blob) = self.archive.blobs[*blob].get().expect("decoded when the tensor was prepared");
+        Some(&blob[bytes.clone()])
     }
 
     /// A coarser tensor from the first `planes` bitplanes of every superblock, and a bound on the error of its samples (read as the
@@ -373,7 +513,7 @@ impl Tensor<'_> {
         let (mut rest, mut bound, mut scratch) = (out.as_mut_slice(), 0, Scratch::default());
         for (chunk, extent) in self.extents.iter().enumerate() {
             let (part, tail) = rest.split_at_mut(self.chunk_len(chunk) as usize);
-            let bytes = self.reader.bytes(*extent)?;
+            let bytes = self.reader().bytes(*extent)?;
             bound = bound.max(integer.decode_progressive(
                 chunk,
                 bytes,
@@ -389,13 +529,13 @@ impl Tensor<'_> {
 
     /// Rows of the tensor as a matrix: its first dimension (1 for a scalar).
     pub fn row_count(&self) -> u64 {
-        self.entry.shape.first().copied().unwrap_or(1)
+        self.entry().shape.first().copied().unwrap_or(1)
     }
 
     /// Columns of the tensor as a matrix: the product of the other dimensions.
     pub fn col_count(&self) -> u64 {
         // Saturates where another dimension is 0: the directory bounds the product of all, not of some.
-        self.entry.shape.iter().skip(1).fold(1, |product, &dim| product.saturating_mul(dim))
+        self.entry().shape.iter().skip(1).fold(1, |product, &dim| product.saturating_mul(dim))
     }
 
     /// Rows `rows` of the tensor, decoding only the superblocks (or frames) that hold them.
@@ -414,28 +554,32 @@ impl Tensor<'_> {
     /// # Errors
     /// As [`Tensor::rows`].
     pub fn rect(&self, rows: Range<u64>, cols: Range<u64>) -> Result<Vec<u8>> {
-        let (row_count, col_count) = (self.row_count(), self.col_count());
-        if rows.start > rows.end || rows.end > row_count || cols.start > cols.end || cols.end > col_count {
-            return Err(Error::BadArgument(format!(
-                "tensor `{}` is {row_count} × {col_count}; there is no rectangle {rows:?} × {cols:?}",
-                self.name()
-            )));
+        let mut out = vec![0; self.rect_len(&rows, &cols)?];
+        self.rect_into(rows, cols, &mut out, &mut Scratch::default())?;
+        Ok(out)
+    }
+
+    /// As [`Tensor::rect`], into `out`, on the calling thread.
+    ///
+    /// # Errors
+    /// As [`Tensor::rows`]; [`Error::BadArgument`] unless `out` is as large as the rectangle.
+    pub fn rect_into(&self, rows: Range<u64>, cols: Range<u64>, out: &mut [u8], scratch: &mut Scratch) -> Result<()> {
+        let len = self.rect_len(&rows, &cols)?;
+        if out.len() != len {
+            let (name, given) = (self.name(), out.len());
+            return Err(Error::BadArgument(format!("tensor `{name}`: rectangle of {len} bytes, buffer of {given}")));
         }
-        let Some(element) = self.dtype().bits().filter(|b| b % 8 == 0).map(|b| (b / 8) as usize) else {
-            return Err(Error::BadArgument(format!("tensor `{}`: elements are no whole bytes", self.name())));
-        };
-        self.checked_len()?;
-        let [rows, cols] = [rows, cols].map(|r| r.start as usize..r.end as usize);
-        let mut out = vec![0u8; rows.len() * cols.len() * element];
         if out.is_empty() {
-            return Ok(out);
+            return Ok(());
         }
+        let col_count = self.col_count();
+        let element = out.len() / ((rows.end - rows.start) * (cols.end - cols.start)) as usize;
+        let [rows, cols] = [rows, cols].map(|r| r.start as usize..r.end as usize);
         let row_bytes = col_count as usize * element;
-        if let Decoder::Pooled(bytes) = self.decoder {
-            copy_rows(bytes, 0..bytes.len(), row_bytes, &rows, cols.start * element..cols.end * element, &mut out);
-            return Ok(out);
+        if let Some(bytes) = self.pooled_bytes() {
+            copy_rows(bytes, 0..bytes.len(), row_bytes, &rows, cols.start * element..cols.end * element, out);
+            return Ok(());
         }
-        let mut scratch = Scratch::default();
         let mut start = 0usize;
         for chunk in 0..self.chunks() {
             let bytes = start..start + self.chunk_len(chunk) as usize;
@@ -463,23 +607,42 @@ impl Tensor<'_> {
                     integer.decode_rect(chunk, stored, offset, part, &mut out[to], &mut scratch.integer)?;
                 }
                 _ => {
-                    let mut whole = vec![0u8; bytes.len()];
-                    self.decode_chunk(chunk, &mut whole, &mut scratch)?;
-                    copy_rows(&whole, bytes, row_bytes, &rows, cols.start * element..cols.end * element, &mut out);
+                    let mut whole = std::mem::take(&mut scratch.chunk);
+                    whole.resize(bytes.len(), 0);
+                    let decoded = self.decode_chunk(chunk, &mut whole, scratch);
+                    copy_rows(&whole, bytes, row_bytes, &rows, cols.start * element..cols.end * element, out);
+                    scratch.chunk = whole;
+                    decoded?;
                 }
             }
         }
-        Ok(out)
+        Ok(())
+    }
+
+    /// Bytes of a rectangle, after checking that it is there.
+    fn rect_len(&self, rows: &Range<u64>, cols: &Range<u64>) -> Result<usize> {
+        let (row_count, col_count) = (self.row_count(), self.col_count());
+        if rows.start > rows.end || rows.end > row_count || cols.start > cols.end || cols.end > col_count {
+            return Err(Error::BadArgument(format!(
+                "tensor `{}` is {row_count} × {col_count}; there is no rectangle {rows:?} × {cols:?}",
+                self.name()
+            )));
+        }
+        let Some(element) = self.dtype().bits().filter(|b| b % 8 == 0).map(|b| (b / 8) as usize) else {
+            return Err(Error::BadArgument(format!("tensor `{}`: elements are no whole bytes", self.name())));
+        };
+        self.checked_len()?;
+        Ok((rows.end - rows.start) as usize * (cols.end - cols.start) as usize * element)
     }
 
     /// The stored bytes of a chunk of which a part is to be decoded, checked by their CRC.
     fn checked_chunk(&self, chunk: usize) -> Result<&[u8]> {
         let what = || format!("tensor `{}`, chunk {chunk}", self.name());
-        Ok(self.reader.verified_bytes(self.extents[chunk], self.entry.chunks[chunk].crc32_compressed, what)?)
+        Ok(self.reader().verified_bytes(self.extents[chunk], self.entry().chunks[chunk].crc32_compressed, what)?)
     }
 
     fn checked_len(&self) -> Result<usize> {
-        usize::try_from(self.entry.decoded_len)
+        usize::try_from(self.entry().decoded_len)
             .map_err(|_| Error::BadArgument(format!("tensor `{}` is larger than memory can be", self.name())))
     }
 }

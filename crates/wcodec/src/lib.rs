@@ -27,7 +27,7 @@ mod small;
 mod tensor;
 mod wire;
 
-pub use archive::{Archive, Tensor, decode_many};
+pub use archive::{Archive, Scratch, Tensor, decode_many};
 pub use checkpoint::{compress, decompress, verify};
 pub use error::{Error, Result};
 pub use mode::Mode;

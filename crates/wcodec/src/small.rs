@@ -3,6 +3,8 @@
 //!
 //! For float types the top byte pair is first rotated left by one bit, which puts the whole exponent into one plane.
 
+use std::ops::Range;
+
 use wcodec_container::DtypeCode;
 
 use crate::error::{Error, Result};
@@ -115,10 +117,11 @@ impl PooledParams {
         Ok(params)
     }
 
-    /// The tensor's bytes in the decoded blob.
-    pub(crate) fn slice<'a>(&self, blob: &'a [u8], len: u64, tensor: &str, offset: u64) -> Result<&'a [u8]> {
+    /// Where the tensor's bytes lie in the decoded blob.
+    pub(crate) fn range(&self, blob: &[u8], len: u64, tensor: &str, offset: u64) -> Result<Range<usize>> {
         let end = self.start.checked_add(len).and_then(|end| usize::try_from(end).ok());
-        end.and_then(|end| blob.get(self.start as usize..end))
+        end.filter(|&end| end <= blob.len())
+            .map(|end| self.start as usize..end)
             .ok_or_else(|| Error::corrupt(tensor, offset, "pooled tensor lies outside its blob"))
     }
 }

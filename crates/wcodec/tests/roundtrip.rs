@@ -2,12 +2,13 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::sync::Arc;
 
 use common::*;
 use proptest::prelude::*;
-use wcodec::{Archive, EncodeOptions, Error, Mode, ModeChoice};
+use wcodec::{Archive, EncodeOptions, Error, Mode, ModeChoice, Scratch};
 
 #[test]
 fn fixtures_come_back_in_every_mode_and_level() {
@@ -60,6 +61,36 @@ fn a_buffer_of_another_length_is_refused() {
         let mut longer = vec![0; tensor.byte_len() as usize + 1];
         assert!(matches!(tensor.decode_into(&mut longer), Err(Error::BadArgument(_))));
     }
+}
+
+#[test]
+#[expect(clippy::reversed_empty_ranges, reason = "that is what is to be refused")]
+fn a_shared_tensor_outlives_its_name_of_the_archive_and_decodes_between_boundaries() {
+    let tensors = sampler();
+    let archive = Arc::new(Archive::from_bytes(archive_of(&safetensors(&tensors), &EncodeOptions::default())).unwrap());
+    let shared: Vec<_> = archive.names().map(|name| archive.shared_tensor(name).unwrap()).collect();
+    assert!(matches!(archive.shared_tensor("absent"), Err(Error::NoSuchTensor(_))));
+    drop(archive);
+    let threads = shared.into_iter().map(|tensor| {
+        std::thread::spawn(move || {
+            let (boundaries, mut scratch) = (tensor.boundaries(), Scratch::default());
+            let (mut decoded, len) = (Vec::new(), tensor.byte_len());
+            assert_eq!((boundaries[0], *boundaries.last().unwrap()), (0, len));
+            for pair in boundaries.windows(2) {
+                let start = decoded.len();
+                decoded.resize(start + (pair[1] - pair[0]) as usize, 0);
+                tensor.decode_range(pair[0]..pair[1], &mut decoded[start..], &mut scratch).unwrap();
+            }
+            for range in [0..len + 1, len..len + 1, 1..0] {
+                let out = &mut vec![0; range.end.saturating_sub(range.start) as usize];
+                assert!(matches!(tensor.decode_range(range, out, &mut scratch), Err(Error::BadArgument(_))));
+            }
+            tensor.verify_stored().unwrap();
+            (tensor.name().to_owned(), decoded)
+        })
+    });
+    let decoded: BTreeMap<String, Vec<u8>> = threads.map(|thread| thread.join().unwrap()).collect();
+    assert!(tensors.iter().all(|raw| decoded[&raw.name] == raw.data));
 }
 
 #[test]
@@ -171,7 +202,10 @@ proptest! {
                     let part = tensor.rect(range(&rows), range(&within)).unwrap();
                     prop_assert!(part == expected, "{} in {}: {:?} × {:?}", raw.name, tensor.mode(), rows, within);
                     let all = rows.start * cols * element..rows.end * cols * element;
-                    prop_assert!(tensor.rows(range(&rows)).unwrap() == raw.data[all]);
+                    prop_assert!(tensor.rows(range(&rows)).unwrap() == raw.data[all.clone()]);
+                    let mut bytes = vec![0; all.len()];
+                    tensor.decode_range(range(&all), &mut bytes, &mut Scratch::default()).unwrap();
+                    prop_assert!(bytes == raw.data[all]);
                 }
             }
             Ok(())
