@@ -39,6 +39,11 @@ pub(crate) fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     if args.json { output::print_json(&measured.json(args)) } else { output::print(&measured.text(args)) }
 }
 
+/// What `--json` prints.
+pub(crate) fn report(args: &Args, quiet: bool) -> anyhow::Result<Value> {
+    Ok(args.threads.install(|| measure(args, quiet))?.json(args))
+}
+
 /// Sizes in bytes, times in seconds.
 struct Measured {
     bytes: u64,

@@ -7,7 +7,7 @@ mod rng;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rayon::prelude::*;
@@ -64,6 +64,30 @@ pub(crate) struct Args {
 pub(crate) struct Shape(Vec<u64>);
 
 pub(crate) fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
+    let made = make(args, quiet)?;
+    if args.json {
+        return output::print_json(&made.json(args));
+    }
+    if quiet {
+        return Ok(());
+    }
+    let (size, time) = (units::size(made.bytes), units::time(made.elapsed));
+    output::print(&format!("{}: {} tensor(s), {size}, {time}\n", args.output.display(), made.tensors))
+}
+
+/// What `--json` prints.
+pub(crate) fn report(args: &Args, quiet: bool) -> anyhow::Result<Value> {
+    Ok(make(args, quiet)?.json(args))
+}
+
+/// A file that was written.
+struct Made {
+    bytes: u64,
+    tensors: usize,
+    elapsed: Duration,
+}
+
+fn make(args: &Args, quiet: bool) -> anyhow::Result<Made> {
     if !args.force && args.output.symlink_metadata().is_ok() {
         bail!("{} already exists", args.output.display());
     }
@@ -71,25 +95,23 @@ pub(crate) fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         let start = Instant::now();
         let shapes = tensor_shapes(args)?;
         let bytes = write(args, &shapes, &Bar::new("writing", quiet))?;
-        let elapsed = start.elapsed();
-        if args.json {
-            return output::print_json(&json!({
-                "command": "synth",
-                "output": args.output.display().to_string(),
-                "bytes": bytes,
-                "tensors": shapes.len(),
-                "dtype": args.dtype.safetensors_name(),
-                "distribution": name(args.distribution),
-                "seed": args.seed,
-                "seconds": elapsed.as_secs_f64(),
-            }));
-        }
-        if quiet {
-            return Ok(());
-        }
-        let (size, time) = (units::size(bytes), units::time(elapsed));
-        output::print(&format!("{}: {} tensor(s), {size}, {time}\n", args.output.display(), shapes.len()))
+        Ok(Made { bytes, tensors: shapes.len(), elapsed: start.elapsed() })
     })
+}
+
+impl Made {
+    fn json(&self, args: &Args) -> Value {
+        json!({
+            "command": "synth",
+            "output": args.output.display().to_string(),
+            "bytes": self.bytes,
+            "tensors": self.tensors,
+            "dtype": args.dtype.safetensors_name(),
+            "distribution": name(args.distribution),
+            "seed": args.seed,
+            "seconds": self.elapsed.as_secs_f64(),
+        })
+    }
 }
 
 /// The shape of every tensor.
