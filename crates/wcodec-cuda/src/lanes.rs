@@ -84,28 +84,14 @@ impl DeviceTensor {
         resident.map_or(inconsistent("no tensor"), |resident| Ok(Self { resident }))
     }
 
-    /// Tensors whose compressed bytes are on the device already, or are on their way there on `stream`: checks their parts and
-    /// copies what stands beside these bytes, in one piece for all tensors. Waits for the stream.
+    /// Tensors whose compressed bytes are on the device already, or are on their way there on `stream`: copies what stands beside
+    /// these bytes, in one piece for all tensors. Waits for the stream.
     ///
     /// # Errors
-    /// As [`DeviceTensor::upload`]; [`CudaError::OutOfRange`] and [`CudaError::Misaligned`] for chunks that are not in the buffer
-    /// or begin at no multiple of 16.
-    pub fn adopt(stream: &Stream, tensors: &[(LanesTensor<'_>, DevicePayload)]) -> Result<Vec<Self>, CudaError> {
-        let mut uploads = Vec::with_capacity(tensors.len());
-        for (tensor, payload) in tensors {
-            let Some(&offset) = payload.chunks.first() else { return inconsistent("a place for every chunk") };
-            let mut starts = Vec::with_capacity(payload.chunks.len());
-            for (&start, chunk) in payload.chunks.iter().zip(tensor.chunks) {
-                payload.buffer.sub_slice(start, chunk.len())?;
-                let Some(relative) = start.checked_sub(offset) else { return inconsistent("chunks in order") };
-                if !start.is_multiple_of(PAYLOAD_ALIGN) {
-                    let (what, value, multiple) = ("a chunk's offset", start as u64, PAYLOAD_ALIGN as u64);
-                    return Err(CudaError::Misaligned { what, value, multiple });
-                }
-                starts.push(relative);
-            }
-            uploads.push((prepare(tensor, &starts)?, Region { buffer: Arc::clone(&payload.buffer), offset }));
-        }
+    /// [`CudaError::TooLarge`] for tables larger than a block's shared memory, [`CudaError::OutOfDeviceMemory`],
+    /// [`CudaError::Call`].
+    pub fn adopt(stream: &Stream, tensors: Vec<PreparedTensor>) -> Result<Vec<Self>, CudaError> {
+        let uploads = tensors.into_iter().map(|prepared| (prepared.tensor, prepared.payload)).collect();
         Ok(Resident::upload(stream, uploads)?.into_iter().map(|resident| Self { resident }).collect())
     }
 
@@ -150,7 +136,37 @@ fn error_of((superblock, code): (u64, u32)) -> CudaError {
     }
 }
 
-/// Where the compressed bytes of a tensor lie on the device, see [`DeviceTensor::adopt`].
+/// A tensor whose parts were found to fit each other, and its place on the device, see [`DeviceTensor::adopt`].
+#[derive(Debug)]
+pub struct PreparedTensor {
+    tensor: Uploaded,
+    payload: Region,
+}
+
+impl PreparedTensor {
+    /// Checks that the parts fit each other and the place. Of `tensor.chunks` only the lengths matter. Work for the host alone.
+    ///
+    /// # Errors
+    /// As [`DeviceTensor::upload`]; [`CudaError::OutOfRange`] and [`CudaError::Misaligned`] for chunks that are not in the buffer
+    /// or begin at no multiple of 16.
+    pub fn new(tensor: &LanesTensor<'_>, payload: &DevicePayload) -> Result<Self, CudaError> {
+        let Some(&offset) = payload.chunks.first() else { return inconsistent("a place for every chunk") };
+        let mut starts = Vec::with_capacity(payload.chunks.len());
+        for (&start, chunk) in payload.chunks.iter().zip(tensor.chunks) {
+            payload.buffer.sub_slice(start, chunk.len())?;
+            let Some(relative) = start.checked_sub(offset) else { return inconsistent("chunks in order") };
+            if !start.is_multiple_of(PAYLOAD_ALIGN) {
+                let (what, value, multiple) = ("a chunk's offset", start as u64, PAYLOAD_ALIGN as u64);
+                return Err(CudaError::Misaligned { what, value, multiple });
+            }
+            starts.push(relative);
+        }
+        let payload = Region { buffer: Arc::clone(&payload.buffer), offset };
+        Ok(Self { tensor: prepare(tensor, &starts)?, payload })
+    }
+}
+
+/// Where the compressed bytes of a tensor lie on the device.
 #[derive(Clone, Debug)]
 pub struct DevicePayload {
     /// Holds the chunks of this tensor, and maybe of others.

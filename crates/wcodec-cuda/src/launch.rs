@@ -13,12 +13,14 @@ use crate::crc::Plan;
 use crate::{CudaError, DeviceInfo};
 
 mod context;
+mod copy;
 mod lanes;
 mod memory;
 mod stream;
 
 use context::Function;
 pub use context::{CudaContext, Current};
+pub use copy::copy_many;
 pub(crate) use lanes::{BLOCK_BYTES, Region, Resident, Uploaded, decode_lanes};
 pub use memory::{DeviceBuffer, DeviceSlice, DeviceSliceMut, PinnedBuffer};
 pub use stream::{Event, Stream};
@@ -202,6 +204,7 @@ mod tests {
         for module in lanes::FAST_MODULES {
             assert!(text(module).contains(&format!(".maxntid {}, 1, 1", lanes::FAST_THREADS)), "{}", module.name);
         }
+        assert!(text(&wcodec_kernels::COPY).contains(&format!(".maxntid {}, 1, 1", copy::THREADS)));
         assert!(text(&wcodec_kernels::LANES_ANY).contains(&format!(".maxntid {}, 1, 1", lanes::ANY_THREADS)));
         assert!(text(&wcodec_kernels::COPY_FLOOR).contains(&format!(".maxntid {COPY_FLOOR_THREADS}, 1, 1")));
     }

@@ -41,8 +41,8 @@ mod launch;
 pub use crc::crc32_device;
 pub use device::{DeviceInfo, devices};
 pub use error::CudaError;
-pub use lanes::{BlockEntry, CudaDecoder, DevicePayload, DeviceTensor, LanesTensor};
+pub use lanes::{BlockEntry, CudaDecoder, DevicePayload, DeviceTensor, LanesTensor, PreparedTensor};
 pub use launch::{
-    CudaContext, Current, DeviceBuffer, DeviceSlice, DeviceSliceMut, Event, PinnedBuffer, Stream, copy_floor,
+    CudaContext, Current, DeviceBuffer, DeviceSlice, DeviceSliceMut, Event, PinnedBuffer, Stream, copy_floor, copy_many,
 };
 pub use wcodec_driver::{DriverError, DriverVersion};

@@ -2,6 +2,13 @@
 
 use crate::{Module, Ptx};
 
+/// `kernels/copy.cu`.
+pub const COPY: Module = Module {
+    name: "copy",
+    source_sha256: "15d937c22ca349bdda50994b438bf416ca1a28e8f0ea6fbb453fff6f760ab0d0",
+    variants: &[Ptx { arch: 80, text: include_str!("../ptx/copy.compute_80.ptx") }],
+};
+
 /// `kernels/copy_floor.cu`.
 pub const COPY_FLOOR: Module = Module {
     name: "copy_floor",
@@ -64,4 +71,4 @@ pub const LANES_F32: Module = Module {
 };
 
 /// Every module.
-pub const ALL: &[Module] = &[COPY_FLOOR, CRC32, LANES_8BIT, LANES_ANY, LANES_BF16, LANES_F16, LANES_F32];
+pub const ALL: &[Module] = &[COPY, COPY_FLOOR, CRC32, LANES_8BIT, LANES_ANY, LANES_BF16, LANES_F16, LANES_F32];

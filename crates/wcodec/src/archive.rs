@@ -260,7 +260,7 @@ impl std::ops::Deref for Source<'_> {
     }
 }
 
-enum Decoder {
+pub(crate) enum Decoder {
     /// Of a blob in the pool, decoded and kept by the archive.
     Pooled {
         blob: usize,
@@ -409,6 +409,30 @@ impl<'a> Tensor<'a> {
             }
         }
         Ok(())
+    }
+
+    /// What decodes it.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// Its bytes as they are stored: chunks, and padding between them.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn payload(&self) -> Result<&[u8]> {
+        Ok(self.reader().bytes(self.entry().payload)?)
+    }
+
+    /// What tensors of the archive share.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn pool(&self) -> &[Vec<u8>] {
+        &self.reader().directory().pool
+    }
+
+    /// Where the directory stands in the archive, for errors in it.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn directory_offset(&self) -> u64 {
+        self.reader().trailer().directory.offset
     }
 
     /// Number of chunks.

@@ -78,6 +78,18 @@ pub enum Error {
         /// What it said.
         source: io::Error,
     },
+    /// This build cannot decode on the device that was asked for.
+    #[error("device {backend}: this build has no support for it (feature `{feature}`)")]
+    NoBackend {
+        /// What was asked for.
+        backend: crate::Backend,
+        /// The feature that it needs.
+        feature: &'static str,
+    },
+    /// A GPU is not there, or failed.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] wcodec_cuda::CudaError),
     /// The library libzstd refused.
     #[error("{what}: zstd: {message}")]
     Zstd {

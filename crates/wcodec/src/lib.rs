@@ -14,7 +14,10 @@
 //! It works in the current rayon pool; to use another, call it inside `ThreadPool::install`.
 
 mod archive;
+mod backend;
 mod checkpoint;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod error;
 mod format;
 mod frames;
@@ -28,6 +31,7 @@ mod tensor;
 mod wire;
 
 pub use archive::{Archive, Scratch, Tensor, decode_many};
+pub use backend::{Backend, Device};
 pub use checkpoint::{compress, decompress, verify};
 pub use error::{Error, Result};
 pub use mode::Mode;

@@ -270,6 +270,16 @@ impl<'a> DeviceSliceMut<'a> {
         Ok(Self(self.0.sub_slice(0, bytes)?, PhantomData))
     }
 
+    /// The first `bytes` bytes, and the others.
+    ///
+    /// # Errors
+    /// [`CudaError::OutOfRange`].
+    pub fn split_at(self, bytes: usize) -> Result<(Self, Self), CudaError> {
+        let first = self.0.sub_slice(0, bytes)?;
+        let rest = self.0.sub_slice(bytes, self.0.bytes - bytes)?;
+        Ok((Self(first, PhantomData), Self(rest, PhantomData)))
+    }
+
     /// `bytes` bytes from `offset`, borrowed from this one.
     ///
     /// # Errors

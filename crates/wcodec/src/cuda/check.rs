@@ -1,0 +1,84 @@
+//! Whether what was decoded is right.
+
+use wcodec_cuda::{CudaError, DeviceSlice, Stream, crc32_device};
+use wcodec_rans::RansError;
+
+use super::device::CudaDevice;
+use super::tensor::{DeviceTensor, Held};
+use crate::error::{Error, Result};
+
+impl CudaDevice {
+    /// Waits for the stream and says whether everything that was decoded of these tensors so far was in order. A failure stays:
+    /// compressed bytes do not heal.
+    ///
+    /// # Errors
+    /// [`Error::Rans`] for the first tensor with a damaged superblock, with the offset of the chunk that holds it, as on the CPU;
+    /// [`Error::Cuda`] for what the driver reports.
+    pub fn check<'a>(&self, tensors: impl IntoIterator<Item = &'a DeviceTensor>, stream: &Stream) -> Result<()> {
+        let mut lanes = Vec::new();
+        for tensor in tensors {
+            if let Held::Lanes { tensor: held, superblocks_per_chunk } = &tensor.held {
+                lanes.push((tensor, &**held, *superblocks_per_chunk));
+            }
+        }
+        let failures = wcodec_cuda::DeviceTensor::failures(stream, lanes.iter().map(|&(_, held, _)| held))?;
+        stream.synchronize()?;
+        for ((tensor, _, per_chunk), failure) in lanes.into_iter().zip(failures) {
+            if let Some(failure) = failure {
+                return Err(damaged(tensor, per_chunk, failure));
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the CRC-32 of decoded tensors, chunk by chunk, with those in the archive, on the device: at about the speed of its
+    /// memory. Also checks as [`CudaDevice::check`] does. Waits for the stream.
+    ///
+    /// # Errors
+    /// As [`CudaDevice::check`]; [`Error::Checksum`], naming tensor and chunk; [`Error::BadArgument`] for memory shorter than
+    /// its tensor.
+    pub fn verify<'a>(
+        &self,
+        items: impl IntoIterator<Item = (&'a DeviceTensor, DeviceSlice<'a>)>,
+        stream: &Stream,
+    ) -> Result<()> {
+        let items: Vec<_> = items.into_iter().collect();
+        self.check(items.iter().map(|&(tensor, _)| tensor), stream)?;
+        let mut parts = Vec::new();
+        let mut expected = Vec::new();
+        for (tensor, bytes) in &items {
+            let mut start = 0;
+            for (number, chunk) in tensor.chunks.iter().enumerate() {
+                let len = chunk.decoded_len as usize;
+                parts.push(bytes.sub_slice(start, len)?);
+                expected.push((*tensor, number, chunk.crc32_decoded));
+                start += len;
+            }
+        }
+        for ((tensor, number, expected), found) in expected.into_iter().zip(crc32_device(stream, &parts)?) {
+            if expected != found {
+                let what = match tensor.mode {
+                    crate::Mode::Pooled => format!("tensor `{}`", tensor.name),
+                    _ => format!("tensor `{}`, chunk {number}", tensor.name),
+                };
+                return Err(Error::Checksum { what, expected, found });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The error of a superblock that a kernel, or the check before it, rejected.
+pub(super) fn damaged(tensor: &DeviceTensor, superblocks_per_chunk: usize, error: CudaError) -> Error {
+    let chunk_of = |superblock: u64| {
+        let chunk = superblock as usize / superblocks_per_chunk.max(1);
+        tensor.chunks.get(chunk).map_or(0, |chunk| chunk.offset)
+    };
+    const WHAT: &str = "superblock";
+    let (superblock, source) = match error {
+        CudaError::TruncatedSuperblock { superblock } => (superblock, RansError::Truncated { what: WHAT, offset: 0 }),
+        CudaError::CorruptSuperblock { superblock } => (superblock, RansError::Corrupt { what: WHAT, offset: 0 }),
+        error => return Error::Cuda(error),
+    };
+    Error::rans(&tensor.name, chunk_of(superblock), source)
+}

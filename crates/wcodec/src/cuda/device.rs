@@ -1,0 +1,47 @@
+//! An opened device.
+
+use wcodec_cuda::{CudaContext, CudaDecoder, CudaError};
+
+use crate::error::Result;
+
+/// A CUDA device that decodes. Clones share the device's primary context and the kernels loaded into it.
+#[derive(Debug, Clone)]
+pub struct CudaDevice {
+    pub(super) decoder: CudaDecoder,
+}
+
+impl CudaDevice {
+    /// Opens device `ordinal`, counted from 0, in its primary context.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`]: no driver, no such device, or a device that fails.
+    pub fn open(ordinal: u32) -> Result<Self> {
+        Ok(Self::in_context(&CudaContext::new(ordinal)?))
+    }
+
+    /// The device of a context that was opened before.
+    pub fn in_context(context: &CudaContext) -> Self {
+        Self { decoder: CudaDecoder::new(context) }
+    }
+
+    /// The device's primary context.
+    pub fn context(&self) -> &CudaContext {
+        self.decoder.context()
+    }
+
+    /// The device's number.
+    pub fn ordinal(&self) -> u32 {
+        self.context().device().ordinal
+    }
+
+    /// The device's name, as the driver gives it.
+    pub fn name(&self) -> &str {
+        &self.context().device().name
+    }
+}
+
+/// Whether an error says that there is nothing to decode on, rather than that it failed.
+pub(crate) fn is_absent(error: &CudaError) -> bool {
+    use wcodec_cuda::DriverError;
+    matches!(error, CudaError::Driver(DriverError::Missing { .. }) | CudaError::NoSuchDevice { available: 0, .. })
+}

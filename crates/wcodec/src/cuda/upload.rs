@@ -1,0 +1,254 @@
+//! Bringing tensors to a device.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use wcodec_cuda::{BlockEntry, DeviceBuffer, DevicePayload, LanesTensor, PreparedTensor, Stream, crc32_device};
+use wcodec_rans::TableSet;
+
+use super::check::damaged;
+use super::device::CudaDevice;
+use super::tensor::{ChunkInfo, DecodedBy, DeviceTensor, Held, Piece};
+use crate::archive::{Decoder, Tensor};
+use crate::error::{Error, Result};
+use crate::lanes::LanesDecoder;
+use crate::mode::Mode;
+use crate::wire::Cursor;
+
+/// What payloads are aligned to on the device; in an archive they are aligned to 64 bytes.
+const ALIGN: usize = 256;
+/// Decoded bytes that are copied together.
+const GATHER_BYTES: usize = 16 << 20;
+
+impl CudaDevice {
+    /// Copies tensors to the device as they are stored, with their tables and index: once, for any number of decodings. The checksums
+    /// of the stored bytes are compared on the device. Payloads that tensors share are copied once. Waits for the stream.
+    ///
+    /// Tensors of a mode without a kernel are decoded on the CPU, in the current rayon pool, and copied decoded:
+    /// [`DeviceTensor::decoded_by`] says so.
+    ///
+    /// # Errors
+    /// [`Error::Checksum`] for stored bytes, [`Error::Corrupt`] and [`Error::Rans`] for damage that shows before decoding,
+    /// [`Error::Cuda`] when memory runs out.
+    pub fn upload(&self, tensors: &[Tensor<'_>], stream: &Stream) -> Result<Vec<DeviceTensor>> {
+        let plan = Plan::new(tensors)?;
+        let mut buffer = DeviceBuffer::new(self.context(), plan.bytes)?;
+        let mut gathered = Vec::new();
+        let mut gathered_at = 0;
+        for (tensor, place) in tensors.iter().zip(&plan.places) {
+            match place.source {
+                Source::Payload => buffer.copy_from_host(stream, place.offset, tensor.payload()?)?,
+                Source::Shared => {}
+                Source::Decoded => {
+                    if gathered.is_empty() {
+                        gathered_at = place.offset;
+                    }
+                    gathered.resize(place.offset - gathered_at, 0);
+                    gathered.extend_from_slice(&tensor.decode()?);
+                    if gathered.len() >= GATHER_BYTES {
+                        buffer.copy_from_host(stream, gathered_at, &gathered)?;
+                        gathered.clear();
+                    }
+                }
+            }
+        }
+        buffer.copy_from_host(stream, gathered_at, &gathered)?;
+        self.hold(tensors, &plan, Arc::new(buffer), stream)
+    }
+
+    /// The tensors whose bytes lie in `buffer`, or are on their way there on `stream`.
+    pub(super) fn hold(
+        &self,
+        tensors: &[Tensor<'_>],
+        plan: &Plan,
+        buffer: Arc<DeviceBuffer>,
+        stream: &Stream,
+    ) -> Result<Vec<DeviceTensor>> {
+        let mut held: Vec<DeviceTensor> =
+            tensors.iter().zip(&plan.places).map(|(tensor, place)| describe(tensor, place, &buffer)).collect();
+        let prepare = |(number, described): (usize, &DeviceTensor)| {
+            let Decoder::Lanes(lanes) = tensors[number].decoder() else { return Ok(None) };
+            prepare_lanes(&tensors[number], lanes, described, &buffer).map(|prepared| Some((number, prepared)))
+        };
+        let prepared = held.par_iter().enumerate().map(prepare).collect::<Result<Vec<_>>>()?;
+        let (numbers, prepared): (Vec<_>, Vec<_>) = prepared.into_iter().flatten().unzip();
+        check_stored(tensors, &held, &plan.places, stream)?;
+        for (number, tensor) in numbers.into_iter().zip(wcodec_cuda::DeviceTensor::adopt(stream, prepared)?) {
+            let superblocks_per_chunk = superblocks_per_chunk(&tensors[number]);
+            held[number].held = Held::Lanes { tensor: Box::new(tensor), superblocks_per_chunk };
+        }
+        Ok(held)
+    }
+}
+
+/// Where tensors go in a buffer.
+pub(super) struct Plan {
+    pub(super) places: Vec<Place>,
+    pub(super) bytes: usize,
+}
+
+/// Where a tensor goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) offset: usize,
+    pub(super) source: Source,
+}
+
+/// What goes there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The payload as it is stored.
+    Payload,
+    /// The same, which comes with an earlier tensor.
+    Shared,
+    /// Bytes that the CPU decodes.
+    Decoded,
+}
+
+impl Plan {
+    /// Payloads first, decoded bytes behind them.
+    pub(super) fn new(tensors: &[Tensor<'_>]) -> Result<Self> {
+        let mut places = vec![Place { offset: 0, source: Source::Decoded }; tensors.len()];
+        let mut bytes = 0usize;
+        let mut payloads = HashMap::new();
+        let mut next = |len: u64| {
+            let offset = bytes;
+            let end =
+                usize::try_from(len).ok().and_then(|len| offset.checked_add(len)?.checked_next_multiple_of(ALIGN));
+            bytes = end.ok_or_else(|| Error::BadArgument(format!("{len} bytes are more than memory can hold")))?;
+            Ok::<usize, Error>(offset)
+        };
+        for (tensor, place) in tensors.iter().zip(&mut places) {
+            if matches!(tensor.mode(), Mode::Lanes | Mode::Store) {
+                let payload = tensor.entry().payload;
+                *place = match payloads.get(&(payload.offset, payload.len)) {
+                    Some(&offset) => Place { offset, source: Source::Shared },
+                    None => Place { offset: next(payload.len)?, source: Source::Payload },
+                };
+                payloads.insert((payload.offset, payload.len), place.offset);
+            }
+        }
+        for (tensor, place) in tensors.iter().zip(&mut places) {
+            if place.source == Source::Decoded {
+                place.offset = next(tensor.byte_len())?;
+            }
+        }
+        Ok(Self { places, bytes })
+    }
+}
+
+/// What is known of a tensor, with its bytes as pieces of the buffer.
+fn describe(tensor: &Tensor<'_>, place: &Place, buffer: &Arc<DeviceBuffer>) -> DeviceTensor {
+    let entry = tensor.entry();
+    let extents = || entry.chunk_extents().zip(&entry.chunks);
+    let mut chunks: Vec<ChunkInfo> = extents()
+        .map(|(extent, chunk)| ChunkInfo {
+            offset: extent.offset,
+            decoded_len: chunk.decoded_len,
+            crc32_decoded: chunk.crc32_decoded,
+        })
+        .collect();
+    if chunks.is_empty() && entry.decoded_len > 0 {
+        // Pooled tensors have no chunks, but a checksum.
+        chunks.push(ChunkInfo { offset: 0, decoded_len: entry.decoded_len, crc32_decoded: entry.crc32_decoded });
+    }
+    let pieces = match place.source {
+        Source::Decoded => vec![Piece { offset: place.offset, bytes: entry.decoded_len as usize }],
+        Source::Payload | Source::Shared => extents()
+            .map(|(extent, _)| Piece {
+                offset: place.offset + (extent.offset - entry.payload.offset) as usize,
+                bytes: extent.len as usize,
+            })
+            .collect(),
+    };
+    let by = if tensor.mode() == Mode::Store { DecodedBy::Copy } else { DecodedBy::Host };
+    DeviceTensor {
+        name: entry.name.clone(),
+        dtype: entry.dtype,
+        shape: entry.shape.clone(),
+        mode: tensor.mode(),
+        byte_len: entry.decoded_len,
+        chunks,
+        held: Held::Bytes { buffer: Arc::clone(buffer), pieces, by },
+    }
+}
+
+/// Compares the CRC-32 of all chunks that were copied as they are stored.
+fn check_stored(tensors: &[Tensor<'_>], held: &[DeviceTensor], places: &[Place], stream: &Stream) -> Result<()> {
+    let (mut parts, mut expected) = (Vec::new(), Vec::new());
+    for ((tensor, held), place) in tensors.iter().zip(held).zip(places) {
+        let Held::Bytes { buffer, pieces, .. } = &held.held else { continue };
+        if place.source == Source::Payload {
+            for (number, (piece, chunk)) in pieces.iter().zip(&tensor.entry().chunks).enumerate() {
+                parts.push(buffer.sub_slice(piece.offset, piece.bytes)?);
+                expected.push((tensor, number, chunk.crc32_compressed));
+            }
+        }
+    }
+    for ((tensor, number, expected), found) in expected.into_iter().zip(crc32_device(stream, &parts)?) {
+        if expected != found {
+            let what = format!("tensor `{}`, stored bytes of chunk {number}", tensor.name());
+            return Err(Error::Checksum { what, expected, found });
+        }
+    }
+    Ok(())
+}
+
+fn superblocks_per_chunk(tensor: &Tensor<'_>) -> usize {
+    match tensor.decoder() {
+        Decoder::Lanes(lanes) => lanes.params.geometry.strips_per_chunk * lanes.params.geometry.blocks_across(),
+        _ => 1,
+    }
+}
+
+/// The parts of a tensor in lanes mode, checked.
+fn prepare_lanes(
+    tensor: &Tensor<'_>,
+    lanes: &LanesDecoder,
+    described: &DeviceTensor,
+    buffer: &Arc<DeviceBuffer>,
+) -> Result<PreparedTensor> {
+    let pieces = described.pieces();
+    let (params, g) = (&lanes.params, &lanes.params.geometry);
+    let blocks: Vec<BlockEntry> = lanes
+        .index
+        .iter()
+        .map(|block| BlockEntry { stream_words: block.stream_words, base: block.base, patches: block.patches })
+        .collect();
+    let payload = tensor.payload()?;
+    let start = pieces.first().map_or(0, |piece| piece.offset);
+    let bytes_of = |piece: &Piece| -> Range<usize> { piece.offset - start..piece.offset - start + piece.bytes };
+    let chunks: Vec<&[u8]> = pieces.iter().filter_map(|piece| payload.get(bytes_of(piece))).collect();
+    let tables = tables_of(tensor)?;
+    let parts = LanesTensor {
+        layout: params.layout,
+        element_bytes: g.element_bytes,
+        rows: g.rows,
+        cols: g.cols,
+        rest: g.rest * g.element_bytes,
+        block_rows: g.block_rows,
+        strips_per_chunk: g.strips_per_chunk,
+        tables: &tables,
+        row_classes: &params.row_classes,
+        col_classes: &params.col_classes,
+        low_bits: &params.low_bits,
+        blocks: &blocks,
+        chunks: &chunks,
+    };
+    let place = DevicePayload { buffer: Arc::clone(buffer), chunks: pieces.iter().map(|piece| piece.offset).collect() };
+    let prepared = PreparedTensor::new(&parts, &place);
+    prepared.map_err(|error| damaged(described, superblocks_per_chunk(tensor), error))
+}
+
+/// The table set of a tensor, which its decoder has found to be in order.
+fn tables_of(tensor: &Tensor<'_>) -> Result<TableSet> {
+    let (entry, offset) = (tensor.entry(), tensor.directory_offset());
+    let mut cursor = Cursor::new(&entry.params, &entry.name, offset);
+    let id = cursor.varint()?;
+    match usize::try_from(id).ok().and_then(|id| tensor.pool().get(id)) {
+        Some(bytes) => TableSet::from_bytes(bytes).map_err(|error| Error::rans(&entry.name, offset, error)),
+        None => cursor.corrupt("no such table set"),
+    }
+}

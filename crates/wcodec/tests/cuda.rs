@@ -1,0 +1,214 @@
+//! The GPU against the CPU: equal bytes from equal archives, and errors where the CPU has them. Skipped, with the reason printed,
+//! where there is no device.
+
+mod common;
+
+use std::fs;
+
+use common::{Raw, archive_of, fixtures, safetensors, sampler, settings, weights};
+use wcodec::cuda::{CudaDevice, CudaError, DecodedBy, DeviceBuffer, DeviceTensor, Stream};
+use wcodec::{Archive, Backend, EncodeOptions, Error, Mode};
+
+/// The first device and a stream on it, or the reason printed.
+fn device() -> Option<(CudaDevice, Stream)> {
+    match CudaDevice::open(0) {
+        Ok(device) => {
+            let stream = Stream::new(device.context()).expect("a stream");
+            Some((device, stream))
+        }
+        Err(Error::Cuda(reason @ (CudaError::Driver(_) | CudaError::NoSuchDevice { .. }))) => {
+            println!("skipped: {reason}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Memory full of a pattern that no kernel writes by chance, `before` bytes and some behind those wanted.
+struct Guarded {
+    buffer: DeviceBuffer,
+    before: usize,
+    bytes: usize,
+}
+
+const PATTERN: u8 = 0xa5;
+const BEHIND: usize = 96;
+
+impl Guarded {
+    fn new(stream: &Stream, before: usize, bytes: usize) -> Self {
+        let pattern = vec![PATTERN; before + bytes + BEHIND];
+        Self { buffer: DeviceBuffer::from_host(stream, &pattern).expect("memory"), before, bytes }
+    }
+
+    /// The bytes, after a look at what lies around them.
+    fn read(&self, stream: &Stream) -> Vec<u8> {
+        let mut all = vec![0; self.before + self.bytes + BEHIND];
+        self.buffer.copy_to_host(stream, 0, &mut all).expect("a copy");
+        let inside = self.before..self.before + self.bytes;
+        assert!(all[..inside.start].iter().chain(&all[inside.end..]).all(|&b| b == PATTERN), "wrote outside");
+        all[inside].to_vec()
+    }
+}
+
+/// Decodes all tensors of an archive on the device, whole and in rows, and compares them with what the CPU decodes.
+fn compare(device: &CudaDevice, stream: &Stream, archive: &Archive, what: &str) -> Vec<DeviceTensor> {
+    let tensors: Vec<_> = (0..archive.len()).map(|i| archive.tensor_at(i).expect("a tensor")).collect();
+    let expected: Vec<Vec<u8>> = tensors.iter().map(|t| t.decode().expect("a whole tensor")).collect();
+    let resident = device.upload(&tensors, stream).unwrap_or_else(|e| panic!("{what}: {e}"));
+    for before in [0, 2, 16] {
+        let mut outputs: Vec<Guarded> =
+            expected.iter().map(|bytes| Guarded::new(stream, before, bytes.len())).collect();
+        let items = resident
+            .iter()
+            .zip(&mut outputs)
+            .map(|(t, out)| (t, out.buffer.sub_slice_mut(before, out.bytes).expect("the inside")));
+        device.decode(items, stream).expect("a batch");
+        device.check(&resident, stream).unwrap_or_else(|e| panic!("{what}: {e}"));
+        for ((tensor, output), expected) in resident.iter().zip(&outputs).zip(&expected) {
+            assert!(output.read(stream) == *expected, "{what}: {} by {:?}", tensor.name(), tensor.decoded_by());
+        }
+        let items = resident.iter().zip(&outputs);
+        let items = items.map(|(t, out)| (t, out.buffer.sub_slice(before, out.bytes).expect("the inside")));
+        device.verify(items, stream).unwrap_or_else(|e| panic!("{what}: {e}"));
+    }
+    for ((tensor, cpu), expected) in resident.iter().zip(&tensors).zip(&expected) {
+        let Some(row_bytes) = tensor.row_bytes().filter(|&bytes| bytes > 0) else { continue };
+        let rows = tensor.row_count();
+        let ranges =
+            [0..1, rows / 3..rows.min(rows / 3 + 2), rows - 1..rows, rows / 2..rows, 0..rows, rows / 2..rows / 2];
+        let mut outputs: Vec<Guarded> =
+            ranges.iter().map(|r| Guarded::new(stream, 16, ((r.end - r.start) * row_bytes) as usize)).collect();
+        let items = ranges
+            .iter()
+            .zip(&mut outputs)
+            .map(|(r, out)| (tensor, r.clone(), out.buffer.sub_slice_mut(16, out.bytes).expect("the inside")));
+        let queued = device.decode_rows(items, stream);
+        queued.unwrap_or_else(|e| panic!("{what}: rows of {}: {e}", tensor.name()));
+        device.check([tensor], stream).expect("no damage");
+        for (range, output) in ranges.iter().zip(&outputs) {
+            let bytes = (range.start * row_bytes) as usize..(range.end * row_bytes) as usize;
+            assert!(output.read(stream) == expected[bytes], "{what}: rows {range:?} of {}", cpu.name());
+        }
+    }
+    resident
+}
+
+#[test]
+fn every_mode_and_level_decodes_to_the_same_bytes() {
+    let Some((device, stream)) = device() else { return };
+    let file = safetensors(&sampler());
+    for options in settings() {
+        let archive = Archive::from_bytes(archive_of(&file, &options)).expect("an archive");
+        let what = format!("{:?} {:?}", options.mode, options.level);
+        for tensor in compare(&device, &stream, &archive, &what) {
+            let by = tensor.decoded_by();
+            match tensor.mode() {
+                Mode::Lanes => assert_eq!(by, DecodedBy::Kernel),
+                Mode::Store => assert_eq!(by, DecodedBy::Copy),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn fixtures_decode_to_the_same_bytes() {
+    let Some((device, stream)) = device() else { return };
+    for path in fixtures() {
+        let file = fs::read(&path).expect("a fixture");
+        for level in [wcodec::Level::Fast, wcodec::Level::Default, wcodec::Level::Max] {
+            let options = EncodeOptions { level, ..EncodeOptions::default() };
+            let archive = Archive::from_bytes(archive_of(&file, &options)).expect("an archive");
+            compare(&device, &stream, &archive, &format!("{} {level:?}", path.display()));
+        }
+    }
+}
+
+#[test]
+fn every_dtype_and_odd_shapes_decode_to_the_same_bytes() {
+    let Some((device, stream)) = device() else { return };
+    let sizes = [
+        ("BF16", 2),
+        ("F16", 2),
+        ("F32", 4),
+        ("F64", 8),
+        ("F8_E4M3", 1),
+        ("F8_E5M2", 1),
+        ("I8", 1),
+        ("U8", 1),
+        ("BOOL", 1),
+        ("I16", 2),
+        ("U16", 2),
+        ("I32", 4),
+        ("U32", 4),
+        ("I64", 8),
+        ("U64", 8),
+    ];
+    let shapes: [&[usize]; 12] = [
+        &[1, 1],
+        &[3, 5],
+        &[64, 64],
+        &[65, 64],
+        &[64, 65],
+        &[17, 1000],
+        &[1000, 17],
+        &[130, 48],
+        &[4000],
+        &[2, 3, 5, 7, 11],
+        &[1, 7000],
+        &[513, 129],
+    ];
+    for (dtype, bytes) in sizes {
+        let tensors: Vec<Raw> = shapes
+            .iter()
+            .enumerate()
+            .map(|(i, shape)| {
+                let len = shape.iter().product::<usize>() * bytes;
+                // Bits of BF16 weights at the top of every element, so that wide floats have a head worth coding.
+                let noise = weights(len.div_ceil(128), 64, i as u64);
+                let data = (0..len)
+                    .map(|at| match (bytes, at % bytes) {
+                        (1, _) => (i32::from(noise[at] as i8) / 5) as u8,
+                        (_, byte) if byte + 2 >= bytes => noise[at / bytes * 2 + byte + 2 - bytes],
+                        (_, byte) => {
+                            if at / bytes / 40 % 3 == 0 {
+                                0
+                            } else {
+                                noise[at] ^ byte as u8
+                            }
+                        }
+                    })
+                    .collect();
+                Raw::new(&format!("t{i}"), dtype, shape, data)
+            })
+            .collect();
+        let file = safetensors(&tensors);
+        for options in settings().into_iter().step_by(2) {
+            let archive = Archive::from_bytes(archive_of(&file, &options)).expect("an archive");
+            compare(&device, &stream, &archive, &format!("{dtype} {:?} {:?}", options.mode, options.level));
+        }
+    }
+}
+
+#[test]
+fn wrong_arguments_name_the_tensor() {
+    let Some((device, stream)) = device() else { return };
+    let archive =
+        Archive::from_bytes(archive_of(&safetensors(&sampler()), &EncodeOptions::default())).expect("an archive");
+    let resident = device.upload(&[archive.tensor("lanes").expect("a tensor")], &stream).expect("a tensor");
+    let mut short = DeviceBuffer::zeroed(&stream, 100).expect("memory");
+    let refused = device.decode([(&resident[0], short.as_slice_mut())], &stream);
+    assert!(matches!(refused, Err(Error::BadArgument(text)) if text.contains("`lanes`")));
+    let refused = device.decode_rows([(&resident[0], 150..161, short.as_slice_mut())], &stream);
+    assert!(matches!(refused, Err(Error::BadArgument(text)) if text.contains("`lanes`")));
+}
+
+#[test]
+fn auto_is_whatever_there_is() {
+    let opened = Backend::Auto.open().expect("the CPU at least").backend();
+    match Backend::Cuda(0).open() {
+        Ok(device) => assert_eq!(opened, device.backend()),
+        Err(_) => assert_eq!(opened, Backend::Cpu),
+    }
+    assert!(matches!(Backend::Cuda(4_000_000).open(), Err(Error::Cuda(_))));
+}
