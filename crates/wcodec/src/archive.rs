@@ -60,11 +60,11 @@ impl Archive {
         Ok(Self::new(ArchiveReader::read(path)?))
     }
 
-    /// An archive in memory.
+    /// An archive in memory: a `Vec<u8>`, an `Arc<[u8]>`, or anything else that lends its bytes.
     ///
     /// # Errors
     /// As [`Archive::open`].
-    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
+    pub fn from_bytes(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self> {
         Ok(Self::new(ArchiveReader::from_bytes(bytes)?))
     }
 

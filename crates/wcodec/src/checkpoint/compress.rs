@@ -5,14 +5,14 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use wcodec_container::{
-    ArchiveWriter, BlobPolicy, Crc32, Directory, DtypeCode, FileEntry, Segment, TensorEntry, TensorPayload,
-    WriterOptions, crc32,
+    ArchiveSink, ArchiveWriter, Blob, BlobPolicy, Crc32, Directory, DtypeCode, Extent, FileEntry, Segment, TensorEntry,
+    TensorPayload, WriterOptions, crc32,
 };
 
 use wcodec_rans::{HeadLayout, TableSet};
 
 use super::input::{self, InputFile, InputTensor};
-use super::{KIND, KIND_FILE, KIND_FOLDER};
+use super::{KIND, KIND_FILE, KIND_FOLDER, memory};
 use crate::error::{Error, Result};
 use crate::mode::Mode;
 use crate::options::{EncodeOptions, ModeChoice};
@@ -56,15 +56,95 @@ pub fn compress(
     progress: &dyn Progress,
 ) -> Result<Report> {
     let (input, output) = (input.as_ref(), output.as_ref());
+    check_options(options)?;
+    let files = input::open(input)?;
+    let kind = if input.is_dir() { KIND_FOLDER } else { KIND_FILE };
+    let target = Target::File(ArchiveWriter::create(output, writer_options(options))?);
+    Ok(assemble(&files, kind, target, options, progress)?.0)
+}
+
+/// A tensor in memory, to be compressed.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorData<'a> {
+    /// Its name, unique among the tensors of an archive.
+    pub name: &'a str,
+    /// Element type.
+    pub dtype: DtypeCode,
+    /// Dimensions, outermost first.
+    pub shape: &'a [u64],
+    /// Its elements, row by row, little-endian.
+    pub data: &'a [u8],
+}
+
+/// Compresses tensors from memory into an archive at `output`: the one that [`compress`] would make of a safetensors file with these
+/// tensors and this metadata, so that [`crate::decompress`] gives that file. Nothing is copied. The target appears only when it is
+/// complete.
+///
+/// # Errors
+/// [`Error::BadArgument`] for data that do not fit their shape and for a name given twice; otherwise as [`compress`].
+pub fn compress_tensors(
+    tensors: &[TensorData<'_>],
+    metadata: &BTreeMap<String, String>,
+    output: impl AsRef<Path>,
+    options: &EncodeOptions,
+    progress: &dyn Progress,
+) -> Result<Report> {
+    let output = output.as_ref();
+    check_options(options)?;
+    let stem = output.file_stem().and_then(|stem| stem.to_str()).unwrap_or("model");
+    let file = memory::file(format!("{stem}.safetensors"), tensors, metadata)?;
+    let target = Target::File(ArchiveWriter::create(output, writer_options(options))?);
+    Ok(assemble(&[file], KIND_FILE, target, options, progress)?.0)
+}
+
+/// As [`compress_tensors`], into memory: the bytes of an archive.
+///
+/// ```
+/// # fn main() -> wcodec::Result<()> {
+/// use wcodec::{Archive, DtypeCode, EncodeOptions, TensorData};
+/// let tensor = TensorData { name: "w", dtype: DtypeCode::U8, shape: &[2, 3], data: &[1, 2, 3, 4, 5, 6] };
+/// let bytes = wcodec::compress_tensors_to_vec(&[tensor], &Default::default(), &EncodeOptions::default(), &())?;
+/// assert_eq!(Archive::from_bytes(bytes)?.tensor("w")?.decode()?, tensor.data);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// As [`compress_tensors`].
+pub fn compress_tensors_to_vec(
+    tensors: &[TensorData<'_>],
+    metadata: &BTreeMap<String, String>,
+    options: &EncodeOptions,
+    progress: &dyn Progress,
+) -> Result<Vec<u8>> {
+    check_options(options)?;
+    let file = memory::file("model.safetensors".into(), tensors, metadata)?;
+    let target = Target::Memory(ArchiveSink::new(Vec::new())?);
+    Ok(assemble(&[file], KIND_FILE, target, options, progress)?.1)
+}
+
+fn check_options(options: &EncodeOptions) -> Result<()> {
     if !options.superblock_rows.is_multiple_of(16) || !(16..=512).contains(&options.superblock_rows) {
         return Err(Error::BadArgument("superblock rows: a multiple of 16 from 16 to 512".into()));
     }
-    let files = input::open(input)?;
-    let kind = if input.is_dir() { KIND_FOLDER } else { KIND_FILE };
-    progress.start(files.iter().map(|f| f.map.len() as u64).sum());
-    let writer = ArchiveWriter::create(output, WriterOptions { overwrite: options.overwrite, sync: false })?;
+    Ok(())
+}
+
+fn writer_options(options: &EncodeOptions) -> WriterOptions {
+    WriterOptions { overwrite: options.overwrite, sync: false }
+}
+
+/// Encodes files into `target`; returns its bytes too, if it is memory.
+fn assemble(
+    files: &[InputFile<'_>],
+    kind: &str,
+    target: Target,
+    options: &EncodeOptions,
+    progress: &dyn Progress,
+) -> Result<(Report, Vec<u8>)> {
+    progress.start(files.iter().map(|f| f.len() as u64).sum());
     let mut archive = Assembly {
-        writer,
+        target,
         directory: Directory::default(),
         report: Report::default(),
         tables: HashMap::new(),
@@ -75,17 +155,58 @@ pub fn compress(
         progress,
     };
     archive.directory.metadata.insert(KIND.into(), kind.into());
-    for file in &files {
-        archive.file(file, &files)?;
+    for file in files {
+        archive.file(file, files)?;
     }
     archive.close_blobs(0);
-    let Assembly { writer, directory, mut report, .. } = archive;
-    report.archive_bytes = writer.finish(&directory)?;
-    Ok(report)
+    let Assembly { target, directory, mut report, .. } = archive;
+    let bytes = match target {
+        Target::File(writer) => {
+            report.archive_bytes = writer.finish(&directory)?;
+            Vec::new()
+        }
+        Target::Memory(sink) => {
+            let (bytes, len) = sink.finish(&directory)?;
+            report.archive_bytes = len;
+            bytes
+        }
+    };
+    Ok((report, bytes))
+}
+
+/// Where the archive goes.
+enum Target {
+    File(ArchiveWriter),
+    Memory(ArchiveSink<Vec<u8>>),
+}
+
+impl Target {
+    fn append_chunk(&mut self, payload: &mut TensorPayload, chunk: &EncodedChunk) -> Result<()> {
+        let EncodedChunk { bytes, decoded_len, crc32_decoded, .. } = chunk;
+        match self {
+            Self::File(writer) => writer.append_chunk(payload, bytes, *decoded_len, *crc32_decoded)?,
+            Self::Memory(sink) => sink.append_chunk(payload, bytes, *decoded_len, *crc32_decoded)?,
+        };
+        Ok(())
+    }
+
+    fn write_bytes(&mut self, bytes: &[u8]) -> Result<Extent> {
+        Ok(match self {
+            Self::File(writer) => writer.write_bytes(bytes)?,
+            Self::Memory(sink) => sink.write_bytes(bytes)?,
+        })
+    }
+
+    fn write_blob(&mut self, bytes: &[u8], policy: BlobPolicy) -> Result<Blob> {
+        Ok(match self {
+            Self::File(writer) => writer.write_blob(bytes, policy)?,
+            Self::Memory(sink) => sink.write_blob(bytes, policy)?,
+        })
+    }
 }
 
 struct Assembly<'a> {
-    writer: ArchiveWriter,
+    target: Target,
     directory: Directory,
     report: Report,
     /// Pool index of every table set, so that equal ones are stored once.
@@ -114,7 +235,7 @@ struct Pending {
 }
 
 impl Assembly<'_> {
-    fn file(&mut self, file: &InputFile, files: &[InputFile]) -> Result<()> {
+    fn file(&mut self, file: &InputFile<'_>, files: &[InputFile<'_>]) -> Result<()> {
         let number = files.iter().position(|f| std::ptr::eq(f, file)).expect("a file of the checkpoint");
         let mut segments = Vec::new();
         let mut crc = Crc32::new();
@@ -123,18 +244,18 @@ impl Assembly<'_> {
         while next < file.tensors.len() {
             let batch = self.batch(&file.tensors[next..]);
             let tensors = &file.tensors[next..next + batch];
-            let sources: Vec<Source<'_>> = tensors.iter().map(|t| source(file, t)).collect();
+            let sources: Vec<Source<'_>> = (next..next + batch).map(|number| source(file, number)).collect();
             let originals: Vec<Option<u32>> =
                 (0..batch).map(|i| self.original(files, number, next + i, &sources[i])).collect();
             let encoded = self.encode(&sources, &originals)?;
-            for ((tensor, original), encoded) in tensors.iter().zip(originals).zip(encoded) {
+            for (i, ((tensor, original), encoded)) in tensors.iter().zip(originals).zip(encoded).enumerate() {
                 self.literal(file, at..tensor.bytes.start, &mut segments, &mut crc)?;
                 at = tensor.bytes.end;
                 let entry = match (original, encoded) {
                     (Some(original), _) => self.alias(original, tensor),
-                    (None, _) if is_pooled(self.options, &source(file, tensor)) => self.pooled(source(file, tensor)),
-                    (None, Some((prepared, chunks))) => self.write(source(file, tensor), &prepared, chunks)?,
-                    (None, None) => self.stream(source(file, tensor))?,
+                    (None, _) if is_pooled(self.options, &sources[i]) => self.pooled(sources[i]),
+                    (None, Some((prepared, chunks))) => self.write(sources[i], &prepared, chunks)?,
+                    (None, None) => self.stream(sources[i])?,
                 };
                 crc.combine(entry.crc32_decoded, entry.decoded_len);
                 segments.push(Segment::Tensor { index: self.directory.tensors.len() as u32 });
@@ -142,12 +263,12 @@ impl Assembly<'_> {
             }
             next += batch;
         }
-        self.literal(file, at..file.map.len(), &mut segments, &mut crc)?;
+        self.literal(file, at..file.len(), &mut segments, &mut crc)?;
         self.report.files += 1;
-        self.report.decoded_bytes += file.map.len() as u64;
+        self.report.decoded_bytes += file.len() as u64;
         self.directory.files.push(FileEntry {
             path: file.name.clone(),
-            len: file.map.len() as u64,
+            len: file.len() as u64,
             crc32: crc.value(),
             segments,
         });
@@ -229,7 +350,7 @@ impl Assembly<'_> {
     }
 
     fn append(&mut self, payload: &mut TensorPayload, chunk: EncodedChunk) -> Result<IndexPart> {
-        self.writer.append_chunk(payload, &chunk.bytes, chunk.decoded_len, chunk.crc32_decoded)?;
+        self.target.append_chunk(payload, &chunk)?;
         self.progress.advance(chunk.decoded_len);
         Ok(chunk.index)
     }
@@ -263,7 +384,7 @@ impl Assembly<'_> {
         };
         payload.store_in(&mut entry);
         if !index.is_empty() {
-            entry.index = self.writer.write_bytes(&index)?;
+            entry.index = self.target.write_bytes(&index)?;
         }
         self.tell(&entry, prepared.mode(), entry.payload.len + entry.index.len);
         Ok(entry)
@@ -316,7 +437,7 @@ impl Assembly<'_> {
     }
 
     /// The earlier tensor of the same type, shape and bytes, if there is one.
-    fn original(&mut self, files: &[InputFile], file: usize, number: usize, source: &Source<'_>) -> Option<u32> {
+    fn original(&mut self, files: &[InputFile<'_>], file: usize, number: usize, source: &Source<'_>) -> Option<u32> {
         // Small ones are not worth the look-up table's growth.
         if source.data.len() < 4096 {
             return None;
@@ -325,10 +446,7 @@ impl Assembly<'_> {
         let same = self.seen.entry(key).or_default();
         for &(f, t, entry) in same.iter() {
             let other = &files[f].tensors[t];
-            if other.dtype == source.dtype
-                && other.shape == source.shape
-                && files[f].map[other.bytes.clone()] == *source.data
-            {
+            if other.dtype == source.dtype && other.shape == source.shape && files[f].tensor(t) == source.data {
                 return Some(entry);
             }
         }
@@ -361,17 +479,17 @@ impl Assembly<'_> {
     /// Writes bytes that belong to no tensor.
     fn literal(
         &mut self,
-        file: &InputFile,
+        file: &InputFile<'_>,
         range: std::ops::Range<usize>,
         segments: &mut Vec<Segment>,
         crc: &mut Crc32,
     ) -> Result<()> {
-        for bytes in file.map[range].chunks(LITERAL_BYTES) {
+        for bytes in file.literal(range).chunks(LITERAL_BYTES) {
             let level = match self.options.level {
                 crate::Level::Fast => 3,
                 _ => 19,
             };
-            let blob = self.writer.write_blob(bytes, BlobPolicy::Zstd { level })?;
+            let blob = self.target.write_blob(bytes, BlobPolicy::Zstd { level })?;
             crc.combine(blob.crc32_decoded, blob.decoded_len);
             segments.push(Segment::Literal(blob));
             self.progress.advance(bytes.len() as u64);
@@ -406,8 +524,9 @@ fn encode_chunks(source: Source<'_>, prepared: &Prepared) -> Result<Vec<EncodedC
     ranges.into_par_iter().enumerate().map(|(i, range)| encoder.encode(i, &source.data[range], source.name)).collect()
 }
 
-fn source<'a>(file: &'a InputFile, tensor: &'a InputTensor) -> Source<'a> {
-    Source { name: &tensor.name, dtype: tensor.dtype, shape: &tensor.shape, data: &file.map[tensor.bytes.clone()] }
+fn source<'a>(file: &'a InputFile<'_>, number: usize) -> Source<'a> {
+    let tensor = &file.tensors[number];
+    Source { name: &tensor.name, dtype: tensor.dtype, shape: &tensor.shape, data: file.tensor(number) }
 }
 
 /// A checksum of samples, to find candidates for equality.

@@ -196,7 +196,7 @@ fn restore_tensors(
     )
 }
 
-fn check_file(entry: &FileEntry, found: u32) -> Result<()> {
+pub(super) fn check_file(entry: &FileEntry, found: u32) -> Result<()> {
     if found == entry.crc32 {
         Ok(())
     } else {

@@ -11,13 +11,23 @@ use wcodec_container::{DtypeCode, MappedFile};
 use crate::error::{Error, Result};
 
 /// A file of the checkpoint.
-pub(crate) struct InputFile {
+pub(crate) struct InputFile<'a> {
     /// Its name in the archive, `/`-separated.
     pub(crate) name: String,
-    /// Its bytes, mapped.
-    pub(crate) map: MappedFile,
+    content: Content<'a>,
     /// Its tensors in the order of their bytes; empty for other files.
     pub(crate) tensors: Vec<InputTensor>,
+}
+
+/// Where a file's bytes are.
+enum Content<'a> {
+    Mapped(MappedFile),
+    /// A safetensors file that nobody has written: the header, and behind it every tensor where its owner keeps it.
+    Parts {
+        header: Vec<u8>,
+        /// In the order of `InputFile::tensors`.
+        tensors: Vec<&'a [u8]>,
+    },
 }
 
 /// A tensor of a safetensors file.
@@ -30,7 +40,7 @@ pub(crate) struct InputTensor {
 }
 
 /// Opens a safetensors file, or everything in a folder.
-pub(crate) fn open(input: &Path) -> Result<Vec<InputFile>> {
+pub(crate) fn open(input: &Path) -> Result<Vec<InputFile<'static>>> {
     let kind = fs::metadata(input).map_err(|e| Error::io(input, e))?;
     if kind.is_dir() {
         let mut names = Vec::new();
@@ -99,11 +109,43 @@ fn check_indexes(folder: &Path, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn open_file(path: &Path, name: String) -> Result<InputFile> {
+fn open_file(path: &Path, name: String) -> Result<InputFile<'static>> {
     wcodec_container::validate_path(&name).map_err(|e| Error::BadArgument(format!("{}: {e}", path.display())))?;
     let map = MappedFile::open(path)?;
     let tensors = if is_safetensors(&name) { parse(path, &map)? } else { Vec::new() };
-    Ok(InputFile { name, map, tensors })
+    Ok(InputFile { name, content: Content::Mapped(map), tensors })
+}
+
+impl<'a> InputFile<'a> {
+    /// The file `name` that would have this header and then these tensors, with the bytes in `data`.
+    pub(crate) fn of_parts(name: String, header: Vec<u8>, tensors: Vec<InputTensor>, data: Vec<&'a [u8]>) -> Self {
+        Self { name, content: Content::Parts { header, tensors: data }, tensors }
+    }
+
+    /// Bytes of the file.
+    pub(crate) fn len(&self) -> usize {
+        match &self.content {
+            Content::Mapped(map) => map.len(),
+            Content::Parts { header, .. } => self.tensors.last().map_or(header.len(), |t| t.bytes.end),
+        }
+    }
+
+    /// The bytes of tensor number `number`.
+    pub(crate) fn tensor(&self, number: usize) -> &[u8] {
+        match &self.content {
+            Content::Mapped(map) => &map[self.tensors[number].bytes.clone()],
+            Content::Parts { tensors, .. } => tensors[number],
+        }
+    }
+
+    /// Bytes of the file that belong to no tensor.
+    pub(crate) fn literal(&self, range: Range<usize>) -> &[u8] {
+        match &self.content {
+            Content::Mapped(map) => &map[range],
+            // Between and behind the tensors there is nothing.
+            Content::Parts { header, .. } => header.get(range).unwrap_or_default(),
+        }
+    }
 }
 
 /// The tensors of a safetensors file, in the order of their bytes.

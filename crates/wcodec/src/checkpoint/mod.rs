@@ -2,9 +2,11 @@
 
 mod compress;
 mod decompress;
+mod files;
 mod input;
+mod memory;
 
-pub use compress::compress;
+pub use compress::{TensorData, compress, compress_tensors, compress_tensors_to_vec};
 pub use decompress::{decompress, verify};
 
 /// Metadata key that says what the archive was made from.
