@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use clap::{Parser, Subcommand};
 use serde_json::Value;
 
-use commands::{bench, compress, decompress, inspect, verify};
+use commands::{bench, compress, decompress, devices, inspect, verify};
 use interrupt::Interrupted;
 
 /// Lossless compression of neural-network weights.
@@ -46,6 +46,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Decode an archive without writing anything, and compare all its checksums.
     Verify(verify::Args),
+    /// List the devices that can decode.
+    Devices(devices::Args),
     /// Measure encoding and decoding in memory, beside a plain copy.
     Bench(bench::Args),
     /// Write a seeded synthetic safetensors file.
@@ -108,6 +110,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Decompress(args) => decompress::run(args, cli.quiet),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args, cli.quiet),
+        Command::Devices(args) => devices::run(args),
         Command::Bench(args) => bench::run(args, cli.quiet),
         Command::Synth(args) => synth::run(args, cli.quiet),
     }

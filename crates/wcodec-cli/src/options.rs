@@ -1,7 +1,8 @@
 //! Arguments that several commands share.
 
+use anyhow::Context;
 use clap::ValueEnum;
-use wcodec::{EncodeOptions, Level, ModeChoice};
+use wcodec::{Backend, Device, EncodeOptions, Level, ModeChoice};
 
 use crate::units::parse_size;
 
@@ -22,6 +23,21 @@ pub(crate) struct Threads {
     /// Threads to work with [default: one per core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     threads: Option<u16>,
+}
+
+/// What decodes.
+#[derive(clap::Args)]
+pub(crate) struct OnDevice {
+    /// What decodes: auto (a GPU where there is one), cpu, cuda or cuda:N. See `wcodec devices`.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Backend,
+}
+
+impl OnDevice {
+    /// The device, opened.
+    pub(crate) fn open(&self) -> anyhow::Result<Device> {
+        self.device.open().with_context(|| format!("cannot decode on {}", self.device))
+    }
 }
 
 /// A [`Level`] on the command line.

@@ -135,3 +135,19 @@ fn synth_depends_on_the_seed_alone() {
     assert!(make("2", &["--seed", "5", "--threads", "4"]) == first);
     assert!(make("3", &["--seed", "6"]) != first);
 }
+
+#[test]
+fn devices_are_listed_and_chosen() {
+    let (folder, archive) = folder_with_archive();
+    assert!(succeed(args!["devices"]).contains("cpu"));
+    let listed = json(args!["devices", "--json"]);
+    let count = listed["cuda"].as_array().unwrap().len();
+    assert!(listed["cpu_threads"].as_u64().unwrap() > 0);
+    assert_eq!(listed["reason"].is_string(), count == 0);
+    let verified = json(args!["verify", &archive, "--device", "auto", "--json"]);
+    assert_eq!(verified["device"] == "cpu", count == 0, "{verified}");
+    assert_eq!(json(args!["verify", &archive, "--json"])["device"], "cpu");
+    let target = folder.path().join("x");
+    let text = fail(args!["decompress", &archive, "-o", &target, "--device", "cuda:4000000"]);
+    assert!(text.contains("cuda:4000000") && !target.exists(), "{text}");
+}

@@ -32,10 +32,12 @@ mod wire;
 
 pub use archive::{Archive, Scratch, Tensor, decode_many};
 pub use backend::{Backend, Device};
-pub use checkpoint::{TensorData, compress, compress_tensors, compress_tensors_to_vec, decompress, verify};
+pub use checkpoint::{
+    TensorData, compress, compress_tensors, compress_tensors_to_vec, decompress, decompress_on, verify, verify_on,
+};
 pub use error::{Error, Result};
 pub use mode::Mode;
 pub use options::{EncodeOptions, Level, ModeChoice, Tuning};
-pub use report::{Progress, Report, TensorReport};
+pub use report::{DeviceUse, Progress, Report, TensorReport};
 pub use wcodec_container::{ContainerError, DtypeCode};
 pub use wcodec_rans::Isa;

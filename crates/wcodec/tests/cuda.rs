@@ -191,6 +191,25 @@ fn every_dtype_and_odd_shapes_decode_to_the_same_bytes() {
 }
 
 #[test]
+fn files_come_back_and_verify_on_the_device() {
+    let Some((device, _)) = device() else { return };
+    let device = wcodec::Device::Cuda(device);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut files = fixtures().iter().map(|path| fs::read(path).expect("a fixture")).collect::<Vec<_>>();
+    // Larger than what goes to the host at a time.
+    files.push(safetensors(&[Raw::new("w", "BF16", &[9000, 2048], weights(9000, 2048, 4))]));
+    for (number, file) in files.iter().enumerate() {
+        let archive = Archive::from_bytes(archive_of(file, &EncodeOptions::default())).expect("an archive");
+        let output = folder.path().join(format!("{number}"));
+        let report = wcodec::decompress_on(&device, &archive, &output, false, &()).expect("a file");
+        assert!(fs::read(&output).expect("the file") == *file);
+        let used = report.device.expect("a device");
+        assert_eq!(used.by_kernel + used.by_copy + used.by_host, archive.len());
+        assert_eq!(wcodec::verify_on(&device, &archive, &()).expect("no damage").device, Some(used));
+    }
+}
+
+#[test]
 fn wrong_arguments_name_the_tensor() {
     let Some((device, stream)) = device() else { return };
     let archive =

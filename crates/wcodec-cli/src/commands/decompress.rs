@@ -7,7 +7,7 @@ use anyhow::Context;
 use wcodec::Archive;
 
 use super::{Done, check_distinct, open};
-use crate::options::Threads;
+use crate::options::{OnDevice, Threads};
 use crate::progress::Bar;
 
 #[derive(clap::Args)]
@@ -19,6 +19,8 @@ pub(crate) struct Args {
     output: Option<PathBuf>,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    device: OnDevice,
     /// Replace an existing file. A folder is never replaced.
     #[arg(long, short)]
     force: bool,
@@ -34,9 +36,10 @@ pub(crate) fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         None => default_output(&args.input, &archive)?,
     };
     check_distinct(&args.input, &output)?;
+    let device = args.device.open()?;
     args.threads.install(|| {
         let start = Instant::now();
-        let report = wcodec::decompress(&archive, &output, args.force, &Bar::new("restoring", quiet))
+        let report = wcodec::decompress_on(&device, &archive, &output, args.force, &Bar::new("restoring", quiet))
             .with_context(|| format!("cannot restore {}", args.input.display()))?;
         Done {
             command: "decompress",

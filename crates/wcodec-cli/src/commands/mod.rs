@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod compress;
 pub(crate) mod decompress;
+pub(crate) mod devices;
 pub(crate) mod inspect;
 pub(crate) mod verify;
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
-use wcodec::{Archive, Report};
+use wcodec::{Archive, DeviceUse, Report};
 
 use crate::summary::{Summary, join};
 use crate::{output, units};
@@ -53,6 +54,10 @@ impl Done<'_> {
                 "output": self.output.map_or(Value::Null, |path| path.display().to_string().into()),
                 "threads": self.threads,
                 "seconds": seconds,
+                "device": self.report.device.as_ref().map_or("cpu", |device| device.name.as_str()),
+                "decoded_by": self.report.device.as_ref().map(|device| {
+                    json!({ "kernel": device.by_kernel, "copy": device.by_copy, "host": device.by_host })
+                }),
             });
             return output::print_json(&join(head, summary.json()));
         }
@@ -65,6 +70,10 @@ impl Done<'_> {
         };
         let (time, speed) = (units::time(self.elapsed), units::speed(summary.decoded_bytes(), seconds));
         let threads = if self.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", self.threads) };
-        output::print(&format!("{what}\n{}{time}, {speed} of raw bytes, {threads}\n", summary.table()))
+        let device = self.report.device.as_ref().map_or_else(String::new, |device| {
+            let DeviceUse { name, by_kernel, by_copy, by_host, .. } = device;
+            format!("{name}: {by_kernel} tensor(s) by kernels, {by_copy} copied, {by_host} decoded on the CPU\n")
+        });
+        output::print(&format!("{what}\n{}{device}{time}, {speed} of raw bytes, {threads}\n", summary.table()))
     }
 }

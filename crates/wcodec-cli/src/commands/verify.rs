@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Context;
 
 use super::{Done, open};
-use crate::options::Threads;
+use crate::options::{OnDevice, Threads};
 use crate::progress::Bar;
 
 #[derive(clap::Args)]
@@ -15,6 +15,8 @@ pub(crate) struct Args {
     input: PathBuf,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    device: OnDevice,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -22,9 +24,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let archive = open(&args.input)?;
+    let device = args.device.open()?;
     args.threads.install(|| {
         let start = Instant::now();
-        let report = wcodec::verify(&archive, &Bar::new("verifying", quiet))
+        let report = wcodec::verify_on(&device, &archive, &Bar::new("verifying", quiet))
             .with_context(|| format!("{} is damaged", args.input.display()))?;
         Done {
             command: "verify",

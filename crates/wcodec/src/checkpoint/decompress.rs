@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::marker::PhantomData;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -9,8 +10,9 @@ use wcodec_container::{Crc32, FileEntry, Segment};
 
 use super::{KIND, KIND_FILE};
 use crate::archive::{Archive, Scratch, Tensor};
+use crate::backend::Device;
 use crate::error::{Error, Result};
-use crate::report::{Progress, Report};
+use crate::report::{DeviceUse, Progress, Report};
 
 /// Restores what an archive was made from: a file at `output`, or a folder.
 ///
@@ -40,7 +42,23 @@ pub fn decompress(
     overwrite: bool,
     progress: &dyn Progress,
 ) -> Result<Report> {
+    decompress_on(&Device::Cpu, archive, output, overwrite, progress)
+}
+
+/// As [`decompress`], with the tensors decoded on `device`. A batch of them (1 GiB, or one tensor where that is larger) lies in its
+/// memory at a time, compressed and decoded. [`Report::device`] says what the device did.
+///
+/// # Errors
+/// As [`decompress`], whatever the device; and `Error::Cuda`.
+pub fn decompress_on(
+    device: &Device,
+    archive: &Archive,
+    output: impl AsRef<Path>,
+    overwrite: bool,
+    progress: &dyn Progress,
+) -> Result<Report> {
     let output = output.as_ref();
+    let mut decoder = Decoder::new(device)?;
     let directory = archive.container().directory();
     progress.start(directory.files.iter().map(|f| f.len).sum());
     let exists = output.symlink_metadata().is_ok();
@@ -54,7 +72,7 @@ pub fn decompress(
     };
     if single {
         let temporary = builder(0o666).tempfile_in(parent).map_err(|e| Error::io(output, e))?;
-        restore(archive, &directory.files[0], temporary.as_file(), output, progress)?;
+        restore(&mut decoder, archive, &directory.files[0], temporary.as_file(), output, progress)?;
         let kept = if overwrite { temporary.persist(output) } else { temporary.persist_noclobber(output) };
         kept.map_err(|e| Error::io(output, e.error))?;
     } else {
@@ -66,7 +84,7 @@ pub fn decompress(
                 fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
             }
             let file = File::create_new(&path).map_err(|e| Error::io(&path, e))?;
-            restore(archive, entry, &file, &output.join(&entry.path), progress)?;
+            restore(&mut decoder, archive, entry, &file, &output.join(&entry.path), progress)?;
         }
         let folder = folder.keep();
         if let Err(e) = fs::rename(&folder, output) {
@@ -75,7 +93,40 @@ pub fn decompress(
             return Err(Error::io(output, e));
         }
     }
-    archive.report()
+    Ok(Report { device: decoder.used(), ..archive.report()? })
+}
+
+/// What decodes tensors for their files.
+struct Decoder<'a> {
+    /// `None`: the CPU does.
+    #[cfg(feature = "cuda")]
+    worker: Option<super::device::Worker<'a>>,
+    _device: PhantomData<&'a Device>,
+}
+
+impl<'a> Decoder<'a> {
+    fn new(device: &'a Device) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        let worker = match device {
+            Device::Cpu => None,
+            Device::Cuda(device) => Some(super::device::Worker::new(device)?),
+        };
+        #[cfg(not(feature = "cuda"))]
+        let Device::Cpu = device;
+        Ok(Self {
+            #[cfg(feature = "cuda")]
+            worker,
+            _device: PhantomData,
+        })
+    }
+
+    /// What the device did, if there is one.
+    fn used(self) -> Option<DeviceUse> {
+        #[cfg(feature = "cuda")]
+        return self.worker.map(|worker| worker.used);
+        #[cfg(not(feature = "cuda"))]
+        None
+    }
 }
 
 /// Checks everything in an archive: checksums of stored bytes, and that every tensor and file decodes to its checksum.
@@ -96,13 +147,24 @@ pub fn decompress(
 /// # Errors
 /// The first fault found, as [`decompress`].
 pub fn verify(archive: &Archive, progress: &dyn Progress) -> Result<Report> {
+    verify_on(&Device::Cpu, archive, progress)
+}
+
+/// As [`verify`], with the tensors decoded, and their checksums computed, on `device`.
+///
+/// # Errors
+/// As [`verify`], whatever the device; and `Error::Cuda`.
+pub fn verify_on(device: &Device, archive: &Archive, progress: &dyn Progress) -> Result<Report> {
     let directory = archive.container().directory();
     progress.start(directory.files.iter().map(|f| f.len).sum());
-    for index in 0..archive.len() {
-        let tensor = archive.tensor_at(index)?;
-        tensor.verify()?;
-        progress.advance(tensor.byte_len());
+    let mut decoder = Decoder::new(device)?;
+    let mut batch = Batch::default();
+    for (index, tensor) in directory.tensors.iter().enumerate() {
+        if batch.push((index, 0), tensor.decoded_len) {
+            verify_tensors(&mut decoder, archive, &batch.take(), progress)?;
+        }
     }
+    verify_tensors(&mut decoder, archive, &batch.take(), progress)?;
     for file in &directory.files {
         let mut crc = Crc32::new();
         for segment in &file.segments {
@@ -119,7 +181,54 @@ pub fn verify(archive: &Archive, progress: &dyn Progress) -> Result<Report> {
         }
         check_file(file, crc.value())?;
     }
-    archive.report()
+    Ok(Report { device: decoder.used(), ..archive.report()? })
+}
+
+fn verify_tensors(
+    decoder: &mut Decoder<'_>,
+    archive: &Archive,
+    batch: &[(usize, u64)],
+    progress: &dyn Progress,
+) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if let Some(worker) = &mut decoder.worker {
+        let tensors = super::device::prepared(archive, batch)?;
+        worker.decode(&tensors)?;
+        return tensors.iter().try_for_each(|tensor| {
+            tensor.check_chunks()?;
+            tensor.verify_stored()?;
+            progress.advance(tensor.byte_len());
+            Ok(())
+        });
+    }
+    #[cfg(not(feature = "cuda"))]
+    let _ = decoder;
+    batch.iter().try_for_each(|&(index, _)| {
+        let tensor = archive.tensor_at(index)?;
+        tensor.verify()?;
+        progress.advance(tensor.byte_len());
+        Ok(())
+    })
+}
+
+/// Tensors, by number and place in their file, that are decoded side by side.
+#[derive(Default)]
+struct Batch {
+    tensors: Vec<(usize, u64)>,
+    bytes: u64,
+}
+
+impl Batch {
+    /// Adds one; says whether the batch is now full.
+    fn push(&mut self, tensor: (usize, u64), bytes: u64) -> bool {
+        self.tensors.push(tensor);
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.tensors.len() >= BATCH_TENSORS || self.bytes >= BATCH_BYTES
+    }
+
+    fn take(&mut self) -> Vec<(usize, u64)> {
+        std::mem::take(self).tensors
+    }
 }
 
 /// Tensors whose chunks are decoded side by side: at most this many of them, and of their bytes.
@@ -127,12 +236,18 @@ const BATCH_TENSORS: usize = 64;
 const BATCH_BYTES: u64 = 1 << 30;
 
 /// Writes one file of the archive; `shown` is its name in errors.
-fn restore(archive: &Archive, entry: &FileEntry, file: &File, shown: &Path, progress: &dyn Progress) -> Result<()> {
+fn restore(
+    decoder: &mut Decoder<'_>,
+    archive: &Archive,
+    entry: &FileEntry,
+    file: &File,
+    shown: &Path,
+    progress: &dyn Progress,
+) -> Result<()> {
     let directory = archive.container().directory();
     let mut at = 0u64;
     let mut crc = Crc32::new();
-    let mut batch: Vec<(usize, u64)> = Vec::new();
-    let mut batch_bytes = 0;
+    let mut batch = Batch::default();
     for segment in &entry.segments {
         match segment {
             Segment::Literal(blob) => {
@@ -144,30 +259,41 @@ fn restore(archive: &Archive, entry: &FileEntry, file: &File, shown: &Path, prog
             }
             Segment::Tensor { index } => {
                 let tensor = &directory.tensors[*index as usize];
-                batch.push((*index as usize, at));
-                batch_bytes += tensor.decoded_len;
+                let full = batch.push((*index as usize, at), tensor.decoded_len);
                 at += tensor.decoded_len;
                 crc.combine(tensor.crc32_decoded, tensor.decoded_len);
-                if batch.len() >= BATCH_TENSORS || batch_bytes >= BATCH_BYTES {
-                    restore_tensors(archive, &batch, file, shown, progress)?;
-                    batch.clear();
-                    batch_bytes = 0;
+                if full {
+                    restore_tensors(decoder, archive, &batch.take(), file, shown, progress)?;
                 }
             }
         }
     }
-    restore_tensors(archive, &batch, file, shown, progress)?;
+    restore_tensors(decoder, archive, &batch.take(), file, shown, progress)?;
     check_file(entry, crc.value())
 }
 
 /// Decodes tensors, each to its place in `file`, in parallel over all their chunks.
 fn restore_tensors(
+    decoder: &mut Decoder<'_>,
     archive: &Archive,
     batch: &[(usize, u64)],
     file: &File,
     shown: &Path,
     progress: &dyn Progress,
 ) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if let Some(worker) = &mut decoder.worker {
+        let tensors = super::device::prepared(archive, batch)?;
+        tensors.iter().try_for_each(Tensor::check_chunks)?;
+        let decoded = worker.decode(&tensors)?;
+        return worker.read(&decoded, |number, offset, bytes| {
+            write_at(file, bytes, batch[number].1 + offset).map_err(|e| Error::io(shown, e))?;
+            progress.advance(bytes.len() as u64);
+            Ok(())
+        });
+    }
+    #[cfg(not(feature = "cuda"))]
+    let _ = decoder;
     let tensors: Vec<(Tensor<'_>, u64)> =
         batch.par_iter().map(|&(index, at)| Ok((archive.tensor_at(index)?, at))).collect::<Result<_>>()?;
     let mut jobs = Vec::new();

@@ -2,12 +2,14 @@
 
 mod compress;
 mod decompress;
+#[cfg(feature = "cuda")]
+mod device;
 mod files;
 mod input;
 mod memory;
 
 pub use compress::{TensorData, compress, compress_tensors, compress_tensors_to_vec};
-pub use decompress::{decompress, verify};
+pub use decompress::{decompress, decompress_on, verify, verify_on};
 
 /// Metadata key that says what the archive was made from.
 pub(crate) const KIND: &str = "kind";

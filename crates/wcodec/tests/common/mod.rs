@@ -115,9 +115,12 @@ pub(crate) fn listing(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The fixtures of the repository.
+/// The fixtures of the repository, or those beside a test program that was taken to another machine.
 pub(crate) fn fixtures() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
+    let mut folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
+    if !folder.is_dir() {
+        folder = PathBuf::from("fixtures");
+    }
     let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|item| item.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|e| e == "safetensors"));
     paths.sort();
