@@ -16,10 +16,11 @@
 //! ```
 //!
 //! # Reading order
-//! [`freq`]: tables. [`plain`]: the coder at its simplest. [`layout`]: which bits are coded. [`superblock`]: lanes,
+//! [`freq`]: tables. [`alias`]: which slots of a table are whose. [`plain`]: the coder at its simplest. [`layout`]: which bits are coded. [`superblock`]: lanes,
 //! words, state packing and the scalar decoder, which *defines* the format.
 
 pub mod adaptive;
+pub mod alias;
 mod arch;
 pub mod bits;
 mod error;

@@ -1,20 +1,19 @@
-//! AVX-512: a row is four vectors of sixteen states, lanes 0–15, 16–31 (even columns), 32–47, 48–63 (odd columns).
+//! AVX-512, in two forms that share all but the step.
 //!
-//! By count, a row of 64 symbols is some 80 vector instructions on two ports and four gathers worth roughly 14 more each;
-//! that would explain the time of two superblocks decoded together at one context, about 62 cycles a row. More contexts
-//! take longer, most likely because 2^P·4 bytes of table each outgrow the first-level cache. One superblock alone also
-//! waits for its own chain, state → gather → multiply → compare → popcnt → words → state.
+//! *Registers*: states are split into halves, 32 lanes to a vector (even columns, odd columns), and buckets are looked up by byte
+//! permutations. A row of 64 symbols takes about 75 vector instructions with up to 128 entries, 95 with 256 and 140 with 512, and
+//! no memory but the stream. Two superblocks together hide the chain state → bucket → alias → frequency → multiply → words.
 //!
-//! Keeping contexts by row class in memory, instead of clamping them again for every row, measured slower; whether for
-//! the cache it takes or for filling it was not told apart.
+//! *Gather*: states are four vectors of sixteen, lanes 0–15, 16–31 (even columns), 32–47, 48–63 (odd columns), and a slot's entry
+//! is gathered from 2^P. A row takes some 80 vector instructions and four gathers worth about 12 cycles each, more where the
+//! tables outgrow the first-level cache. For sets of more than 512 entries.
 #![expect(unsafe_code, reason = "vector loads, stores and gathers, and entry into functions compiled for AVX-512")]
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-use super::plan::{
-    BYTES, FUSED, Full, Output, Plan, RING, ROW_WINDOW, SCATTERED_BYTES, SCATTERED_WORDS, WORDS, narrow, scatter,
-};
+use super::plan::{Full, Output, Plan, RING, ROW_WINDOW, scatter};
+use super::registers::{Registers, SUMS};
 use crate::superblock::{DecodeTables, GROUP_ROWS, Target};
 use crate::{LANES, STATE_LOW};
 
@@ -61,7 +60,7 @@ struct Constants {
     place: [__m512i; 4],
     value_mask: __m512i,
     coded_mask: __m512i,
-    /// Whether coded fields are wider than the entries' values, so that parts of frequencies must be masked away.
+    /// Whether coded fields are wider than the values of gathered entries, so that parts of frequencies must be masked away.
     wide: bool,
     /// Further rotation that brings raw codes to their places: 1 with sign, else 0.
     raw_turn: __m512i,
@@ -83,10 +82,8 @@ fn constants(tables: &DecodeTables, plan: &Plan) -> Constants {
     let value_bits = layout.coded_bits().min(32 - 2 * p as u32);
     let coded = ((1u32 << layout.coded_bits()) - 1) << shift;
     let value = ((1u32 << value_bits) - 1) << shift;
-    let (copies, places) = match plan.output {
-        Output::Bytes | Output::ScatteredBytes => (0x0101_0101, [0, 8, 16, 24]),
-        _ => (0x0001_0001, [0, 0, 16, 16]),
-    };
+    let (copies, places) =
+        if plan.output.narrow() { (0x0101_0101, [0, 8, 16, 24]) } else { (0x0001_0001, [0, 0, 16, 16]) };
     let turn = |v: usize| fill((places[v] + shift - p).rem_euclid(32) as u32);
     let (mut spread, mut columns) = ([[0u8; 64]; 2], [0u8; 64]);
     for i in 0..32 {
@@ -104,7 +101,7 @@ fn constants(tables: &DecodeTables, plan: &Plan) -> Constants {
         place: [turn(0), turn(1), turn(2), turn(3)],
         value_mask: fill(value * copies),
         coded_mask: fill(coded * copies),
-        wide: value != coded,
+        wide: tables.registers().is_none() && value != coded,
         raw_turn: fill(u32::from(layout.sign())),
         sign_mask: fill(if layout.sign() { 0x8080_8080 } else { 0 }),
         spread: [load(&spread[0]), load(&spread[1])],
@@ -112,7 +109,7 @@ fn constants(tables: &DecodeTables, plan: &Plan) -> Constants {
     }
 }
 
-/// Picks the loop for this output and number of contexts.
+/// Picks the loop for these tables and this size of heads.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
 fn decode<const N: usize>(
     tables: &DecodeTables,
@@ -120,47 +117,62 @@ fn decode<const N: usize>(
     blocks: &[Full<'_>; N],
     target: &mut Target<'_>,
 ) -> Option<[usize; N]> {
-    if tables.contexts() == 1 {
-        by_output::<N, true>(tables, plan, blocks, target)
-    } else {
-        by_output::<N, false>(tables, plan, blocks, target)
+    match tables.registers() {
+        None => by_size::<N, 0, false>(tables, plan, blocks, target),
+        Some(r) => match (r.vectors, r.wide) {
+            (2, false) => by_size::<N, 2, false>(tables, plan, blocks, target),
+            (4, false) => by_size::<N, 4, false>(tables, plan, blocks, target),
+            (_, false) => by_size::<N, 8, false>(tables, plan, blocks, target),
+            (4, true) => by_size::<N, 4, true>(tables, plan, blocks, target),
+            (_, true) => by_size::<N, 8, true>(tables, plan, blocks, target),
+        },
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-fn by_output<const N: usize, const ONE: bool>(
+fn by_size<const N: usize, const VECTORS: usize, const WIDE: bool>(
     tables: &DecodeTables,
     plan: &Plan,
     blocks: &[Full<'_>; N],
     target: &mut Target<'_>,
 ) -> Option<[usize; N]> {
-    match plan.output {
-        Output::Words => superblocks::<N, ONE, WORDS>(tables, plan, blocks, target),
-        Output::Fused => superblocks::<N, ONE, FUSED>(tables, plan, blocks, target),
-        Output::Bytes => superblocks::<N, ONE, BYTES>(tables, plan, blocks, target),
-        Output::ScatteredWords => superblocks::<N, ONE, SCATTERED_WORDS>(tables, plan, blocks, target),
-        Output::ScatteredBytes => superblocks::<N, ONE, SCATTERED_BYTES>(tables, plan, blocks, target),
+    if plan.output.narrow() {
+        superblocks::<N, VECTORS, WIDE, true>(tables, plan, blocks, target)
+    } else {
+        superblocks::<N, VECTORS, WIDE, false>(tables, plan, blocks, target)
     }
 }
+
+/// Instead of a number of vectors: no byte tables.
+const GATHER: usize = 0;
 
 type Values = [MaybeUninit<[__m512i; 2]>; RING];
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-fn superblocks<const N: usize, const ONE: bool, const OUT: u8>(
+fn superblocks<const N: usize, const VECTORS: usize, const WIDE: bool, const NARROW: bool>(
     tables: &DecodeTables,
     plan: &Plan,
     blocks: &[Full<'_>; N],
     target: &mut Target<'_>,
 ) -> Option<[usize; N]> {
     let c = constants(tables, plan);
-    let entries = Entries::new(tables);
+    let looked_up =
+        if VECTORS == GATHER { None } else { Some(LookUp::new(tables.registers()?, plan, tables.table_bits())) };
+    let entries = if VECTORS == GATHER { Entries::new(tables) } else { Entries(&[]) };
     let mut positions = [0usize; N];
     let mut states = [[_mm512_setzero_si512(); 4]; N];
     let mut cols = [[_mm512_setzero_si512(); 4]; N];
+    let mut clamped = false;
     for b in 0..N {
         states[b] = first_states(&blocks[b])?;
-        cols[b] = column_contexts(&blocks[b], tables.table_bits());
+        if VECTORS == GATHER {
+            cols[b] = column_contexts(&blocks[b], tables.table_bits());
+        } else {
+            states[b] = split(&states[b]);
+            [cols[b][0], cols[b][1]] = column_classes(&blocks[b]);
+            clamped |= !sums_fit(&blocks[b]);
+        }
     }
     let mut ring: [Values; N] = [[MaybeUninit::uninit(); RING]; N];
 
@@ -173,27 +185,41 @@ fn superblocks<const N: usize, const ONE: bool, const OUT: u8>(
                 let codes = if plan.raw_bits == 0 {
                     [_mm512_setzero_si512(); 2]
                 } else if first == last {
-                    turn_codes::<OUT>(&c, raw_words(&blocks[b], first), bit)
+                    turn_codes::<NARROW>(&c, raw_words(&blocks[b], first), bit)
                 } else {
-                    join_codes::<OUT>(&c, raw_words(&blocks[b], first), raw_words(&blocks[b], last), bit)
+                    join_codes::<NARROW>(&c, raw_words(&blocks[b], first), raw_words(&blocks[b], last), bit)
                 };
-                store_row::<OUT>(&c, values, codes, &blocks[b], row, target);
+                store_row::<NARROW>(&c, plan.output, values, codes, &blocks[b], row, target);
             });
         }
         let whole = (0..N).all(|b| blocks[b].stream.len() >= positions[b] + ROW_WINDOW);
         each!(N, b, {
-            let (stream, class) = (blocks[b].stream, i32::from(blocks[b].rows[i]) << tables.table_bits());
-            let values = if whole {
-                step::<ONE, OUT, false>(&c, entries, &mut states[b], &cols[b], class, stream, &mut positions[b])
+            let (stream, position) = (blocks[b].stream, &mut positions[b]);
+            let class = i32::from(blocks[b].rows[i]);
+            let values = if let Some(t) = &looked_up {
+                let sums = class_sums(t, clamped, &cols[b], class);
+                if whole {
+                    register_step::<VECTORS, WIDE, NARROW, false>(t, &mut states[b], sums, stream, position)
+                } else {
+                    register_step::<VECTORS, WIDE, NARROW, true>(t, &mut states[b], sums, stream, position)
+                }
             } else {
-                step::<ONE, OUT, true>(&c, entries, &mut states[b], &cols[b], class, stream, &mut positions[b])
+                let class = class << tables.table_bits();
+                if whole {
+                    gather_step::<NARROW, false>(&c, entries, &mut states[b], &cols[b], class, stream, position)
+                } else {
+                    gather_step::<NARROW, true>(&c, entries, &mut states[b], &cols[b], class, stream, position)
+                }
             };
             ring[b][i % RING].write(values);
-            prefetch::<OUT>(plan, &blocks[b], i, positions[b], target);
+            prefetch(plan, &blocks[b], i, positions[b], target);
         });
     }
 
     for b in 0..N {
+        if VECTORS != GATHER {
+            states[b] = unsplit(&states[b]);
+        }
         let tails = carried(&states[b], &blocks[b], plan, &mut positions[b])?;
         for row in plan.rows - plan.delay..plan.rows {
             // SAFETY: the last `delay` ≤ RING rounds wrote the last `delay` rows.
@@ -203,19 +229,225 @@ fn superblocks<const N: usize, const ONE: bool, const OUT: u8>(
                 |k: usize| if k < plan.stored { raw_words(&blocks[b], k) } else { tails[(k - plan.stored) & 1] };
             let codes = match plan.raw_bits {
                 0 => [_mm512_setzero_si512(); 2],
-                _ if first == last => turn_codes::<OUT>(&c, words(first), bit),
-                _ => join_codes::<OUT>(&c, words(first), words(last), bit),
+                _ if first == last => turn_codes::<NARROW>(&c, words(first), bit),
+                _ => join_codes::<NARROW>(&c, words(first), words(last), bit),
             };
-            store_row::<OUT>(&c, values, codes, &blocks[b], row, target);
+            store_row::<NARROW>(&c, plan.output, values, codes, &blocks[b], row, target);
         }
     }
     Some(positions)
 }
 
+/// What the steps in registers need: the byte tables and vectors that no row changes.
+struct LookUp<'a> {
+    tables: &'a Registers,
+    /// Of every halfword, the eight bits that begin with the bucket.
+    bucket_bits: __m512i,
+    bucket_mask: __m512i,
+    place_mask: __m512i,
+    contexts: __m512i,
+    high_contexts: __m512i,
+    table_bits: __m512i,
+    values: [__m512i; 2],
+    first: __m512i,
+    lowest: __m512i,
+    highest: __m512i,
+    shift: __m128i,
+    /// Where the halves of a value word come from.
+    join: [__m512i; 2],
+}
+
+impl<'a> LookUp<'a> {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+    fn new(tables: &'a Registers, plan: &Plan, table_bits: u32) -> Self {
+        let join = |first: usize| std::array::from_fn::<u16, 32, _>(|i| ((i / 2 + first) | ((i & 1) << 5)) as u16);
+        // Byte 4w + q of a narrow value word: lane w, 16 + w, 32 + w, 48 + w.
+        let narrow: [u8; 64] = std::array::from_fn(|i| (2 * (i / 4) + [0, 32, 64, 96][i % 4]) as u8);
+        let width_bits = table_bits - tables.bucket_bits;
+        let mut bucket_bits = [0u8; 64];
+        bucket_bits.iter_mut().enumerate().for_each(|(i, at)| *at = (16 * (i / 2 % 4)) as u8 + width_bits as u8);
+        Self {
+            tables,
+            bucket_bits: load(&bucket_bits),
+            bucket_mask: _mm512_set1_epi8(((1u32 << tables.bucket_bits) - 1) as i8),
+            place_mask: _mm512_set1_epi16(((1u32 << width_bits) - 1) as i16),
+            contexts: load_words(&tables.contexts),
+            high_contexts: load_words(&tables.high_contexts),
+            table_bits: _mm512_set1_epi16(table_bits as i16),
+            values: {
+                let (low, high) = tables.values.split_at(32);
+                [load_words(low.try_into().expect("32")), load_words(high.try_into().expect("32"))]
+            },
+            first: _mm512_set1_epi16(tables.first as i16),
+            lowest: _mm512_set1_epi16(*SUMS.start() as i16),
+            highest: _mm512_set1_epi16(*SUMS.end() as i16),
+            shift: _mm_cvtsi32_si128(plan.layout.shift() as i32),
+            join: if plan.output.narrow() {
+                [load(&narrow), _mm512_setzero_si512()]
+            } else {
+                [load_words(&join(0)), load_words(&join(16))]
+            },
+        }
+    }
+
+    /// Looks 8-bit indexes up; their bit 8 is in `high[1]`, their bit 7 again in `high[0]`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+    fn bytes<const VECTORS: usize>(table: &[u8; 512], index: __m512i, high: [u64; 2]) -> __m512i {
+        let (vectors, _) = table.as_chunks::<64>();
+        let two = |k: usize| _mm512_permutex2var_epi8(load(&vectors[k]), index, load(&vectors[k + 1]));
+        let four = |k: usize| _mm512_mask_mov_epi8(two(k), high[0], two(k + 2));
+        match VECTORS {
+            2 => two(0),
+            4 => four(0),
+            _ => _mm512_mask_mov_epi8(four(0), high[1], four(4)),
+        }
+    }
+}
+
+/// Decodes one symbol per lane and refills the states, halves of states in 16-bit lanes. Returns value words.
+///
+/// `sums` are the lanes' row plus column classes. With x = state, slot = x mod 2^P: bucket and place say symbol and bias as
+/// [`crate::alias`] explains; then freq·(x >> P) + bias in halves, with one carry.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn register_step<const VECTORS: usize, const WIDE: bool, const NARROW: bool, const CAREFUL: bool>(
+    t: &LookUp<'_>,
+    states: &mut [__m512i; 4],
+    sums: [__m512i; 2],
+    stream: &[u8],
+    position: &mut usize,
+) -> [__m512i; 2] {
+    /// The low bytes of all halfwords.
+    const LOW: u64 = 0x5555_5555_5555_5555;
+    let mut values = sums;
+    for h in 0..2 {
+        let (low, high) = (states[h], states[2 + h]);
+        let context = _mm512_permutexvar_epi16(sums[h], t.contexts);
+        let own = _mm512_multishift_epi64_epi8(t.bucket_bits, low);
+        let index = select(t.bucket_mask, own, context);
+        let mut tops = [0; 2];
+        if VECTORS > 2 {
+            tops[0] = _mm512_movepi8_mask(index);
+        }
+        if VECTORS > 4 {
+            tops[1] = _mm512_movepi8_mask(_mm512_permutexvar_epi16(sums[h], t.high_contexts));
+        }
+        let place = _mm512_and_si512(low, t.place_mask);
+        let divide = _mm512_maskz_mov_epi8(LOW, LookUp::bytes::<VECTORS>(&t.tables.divide, index, tops));
+        let aliased = _mm512_cmpge_epu16_mask(place, divide);
+        let alias = LookUp::bytes::<VECTORS>(&t.tables.alias, index, tops);
+        let adjust = _mm512_mask_mov_epi8(
+            LookUp::bytes::<VECTORS>(&t.tables.adjust[1], index, tops),
+            LOW,
+            LookUp::bytes::<VECTORS>(&t.tables.adjust[0], index, tops),
+        );
+        let bias = _mm512_mask_add_epi16(place, aliased, place, adjust);
+        let symbol = _mm512_mask_mov_epi16(index, aliased, alias);
+        if WIDE {
+            tops[0] = _mm512_movepi8_mask(symbol);
+        }
+        let freq = _mm512_mask_mov_epi8(
+            LookUp::bytes::<VECTORS>(&t.tables.freq[1], symbol, tops),
+            LOW,
+            LookUp::bytes::<VECTORS>(&t.tables.freq[0], symbol, tops),
+        );
+        values[h] = if WIDE {
+            let (vectors, _) = t.tables.distances.as_chunks::<64>();
+            let two = |k: usize| _mm512_permutex2var_epi8(load(&vectors[k]), symbol, load(&vectors[k + 1]));
+            let distance = _mm512_maskz_mov_epi8(LOW, _mm512_mask_mov_epi8(two(0), tops[0], two(2)));
+            _mm512_sll_epi16(_mm512_add_epi16(distance, t.first), t.shift)
+        } else {
+            _mm512_permutex2var_epi16(t.values[0], symbol, t.values[1])
+        };
+
+        let quotient = _mm512_shrdv_epi16(low, high, t.table_bits);
+        let product = _mm512_mullo_epi16(freq, quotient);
+        let next_low = _mm512_add_epi16(product, bias);
+        let carry = _mm512_cmplt_epu16_mask(next_low, bias);
+        let next_high = _mm512_add_epi16(
+            _mm512_mulhi_epu16(freq, quotient),
+            _mm512_mullo_epi16(freq, _mm512_srlv_epi16(high, t.table_bits)),
+        );
+        let next_high = _mm512_mask_sub_epi16(next_high, carry, next_high, _mm512_set1_epi16(-1));
+        let short = _mm512_testn_epi16_mask(next_high, next_high);
+        states[2 + h] = _mm512_mask_mov_epi16(next_high, short, next_low);
+        states[h] = _mm512_mask_expand_epi16(next_low, short, window::<CAREFUL>(stream, *position));
+        *position += 2 * short.count_ones() as usize;
+    }
+    if NARROW {
+        [_mm512_permutex2var_epi8(values[0], t.join[0], values[1]), _mm512_setzero_si512()]
+    } else {
+        let pair = |k: usize| _mm512_permutex2var_epi16(values[0], t.join[k], values[1]);
+        [pair(0), pair(1)]
+    }
+}
+
+/// Row plus column classes of even and of odd columns, with `clamped` brought to where contexts are given.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn class_sums(t: &LookUp<'_>, clamped: bool, cols: &[__m512i; 4], row: i32) -> [__m512i; 2] {
+    let row = _mm512_set1_epi16(row as i16);
+    let mut sums = [_mm512_add_epi16(cols[0], row), _mm512_add_epi16(cols[1], row)];
+    if clamped {
+        sums = sums.map(|sum| _mm512_min_epi16(_mm512_max_epi16(sum, t.lowest), t.highest));
+    }
+    sums
+}
+
+/// Whether all sums of a row's and a column's class are among [`SUMS`].
+fn sums_fit(block: &Full<'_>) -> bool {
+    let ends = |sum: i32| SUMS.contains(&sum);
+    let (low, high) = block.rows.iter().fold((u8::MAX, 0), |(low, high), &c| (low.min(c), high.max(c)));
+    let (left, right) = block.cols.iter().fold((i8::MAX, i8::MIN), |(l, r), &c| (l.min(c), r.max(c)));
+    ends(i32::from(low) + i32::from(left)) && ends(i32::from(high) + i32::from(right))
+}
+
+/// Column classes of the even and of the odd columns.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn column_classes(block: &Full<'_>) -> [__m512i; 2] {
+    let mut halves = [[0u16; LANES / 2]; 2];
+    for (s, pair) in block.cols.chunks_exact(2).enumerate() {
+        halves[0][s] = i16::from(pair[0]) as u16;
+        halves[1][s] = i16::from(pair[1]) as u16;
+    }
+    [load_words(&halves[0]), load_words(&halves[1])]
+}
+
+/// Low halves of lanes 0–31 and 32–63, then their high halves.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn split(states: &[__m512i; 4]) -> [__m512i; 4] {
+    let halves = |first: u16| std::array::from_fn::<u16, 32, _>(|i| 2 * i as u16 + first);
+    let (low, high) = (load_words(&halves(0)), load_words(&halves(1)));
+    [
+        _mm512_permutex2var_epi16(states[0], low, states[1]),
+        _mm512_permutex2var_epi16(states[2], low, states[3]),
+        _mm512_permutex2var_epi16(states[0], high, states[1]),
+        _mm512_permutex2var_epi16(states[2], high, states[3]),
+    ]
+}
+
+/// The reverse of [`split`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn unsplit(halves: &[__m512i; 4]) -> [__m512i; 4] {
+    let pairs = |first: usize| std::array::from_fn::<u16, 32, _>(|i| ((i / 2 + first) | ((i & 1) << 5)) as u16);
+    let (begin, end) = (load_words(&pairs(0)), load_words(&pairs(16)));
+    [
+        _mm512_permutex2var_epi16(halves[0], begin, halves[2]),
+        _mm512_permutex2var_epi16(halves[0], end, halves[2]),
+        _mm512_permutex2var_epi16(halves[1], begin, halves[3]),
+        _mm512_permutex2var_epi16(halves[1], end, halves[3]),
+    ]
+}
+
 /// Decodes one symbol per lane and refills the states. Returns value words.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-fn step<const ONE: bool, const OUT: u8, const CAREFUL: bool>(
+fn gather_step<const NARROW: bool, const CAREFUL: bool>(
     c: &Constants,
     entries: Entries<'_>,
     states: &mut [__m512i; 4],
@@ -229,13 +461,9 @@ fn step<const ONE: bool, const OUT: u8, const CAREFUL: bool>(
     let mut next = [row; 4];
     for v in 0..4 {
         let x = states[v];
-        let index = if ONE {
-            _mm512_and_si512(x, c.slot_mask)
-        } else {
-            let sum = _mm512_add_epi32(cols[v], row);
-            let context = _mm512_min_epi32(_mm512_max_epi32(sum, _mm512_setzero_si512()), c.last_context);
-            select(c.slot_mask, x, context)
-        };
+        let sum = _mm512_add_epi32(cols[v], row);
+        let context = _mm512_min_epi32(_mm512_max_epi32(sum, _mm512_setzero_si512()), c.last_context);
+        let index = select(c.slot_mask, x, context);
         // SAFETY: a slot is below 2^P, a context is clamped to 0..K and comes times 2^P.
         entry[v] = unsafe { entries.gather(index) };
         next[v] = _mm512_add_epi32(
@@ -261,7 +489,7 @@ fn step<const ONE: bool, const OUT: u8, const CAREFUL: bool>(
         _mm512_rolv_epi32(entry[3], c.place[3]),
     ];
     let low_half = _mm512_set1_epi32(0xffff);
-    if narrow(OUT) {
+    if NARROW {
         let even = select(_mm512_set1_epi32(0x0000_00ff), placed[0], placed[1]);
         let odd = select(_mm512_set1_epi32(0x00ff_0000), placed[2], placed[3]);
         [select(low_half, even, odd), _mm512_setzero_si512()]
@@ -274,9 +502,9 @@ fn step<const ONE: bool, const OUT: u8, const CAREFUL: bool>(
 /// of every halfword.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-fn turn_codes<const OUT: u8>(c: &Constants, raw: [__m512i; 2], bit: usize) -> [__m512i; 2] {
+fn turn_codes<const NARROW: bool>(c: &Constants, raw: [__m512i; 2], bit: usize) -> [__m512i; 2] {
     let mut by = _mm512_set1_epi32(bit as i32);
-    if !narrow(OUT) {
+    if !NARROW {
         by = _mm512_add_epi32(by, c.raw_turn);
     }
     [_mm512_rorv_epi32(raw[0], by), _mm512_rorv_epi32(raw[1], by)]
@@ -285,10 +513,10 @@ fn turn_codes<const OUT: u8>(c: &Constants, raw: [__m512i; 2], bit: usize) -> [_
 /// As [`turn_codes`], for codes that end in the next halfword.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-fn join_codes<const OUT: u8>(c: &Constants, first: [__m512i; 2], last: [__m512i; 2], bit: usize) -> [__m512i; 2] {
+fn join_codes<const NARROW: bool>(c: &Constants, first: [__m512i; 2], last: [__m512i; 2], bit: usize) -> [__m512i; 2] {
     let by = _mm512_set1_epi16(bit as i16);
     let codes = [_mm512_shrdv_epi16(first[0], last[0], by), _mm512_shrdv_epi16(first[1], last[1], by)];
-    if narrow(OUT) {
+    if NARROW {
         return codes;
     }
     [_mm512_rorv_epi32(codes[0], c.raw_turn), _mm512_rorv_epi32(codes[1], c.raw_turn)]
@@ -297,8 +525,9 @@ fn join_codes<const OUT: u8>(c: &Constants, first: [__m512i; 2], last: [__m512i;
 /// Joins a row of value words with its raw codes and writes it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-fn store_row<const OUT: u8>(
+fn store_row<const NARROW: bool>(
     c: &Constants,
+    output: Output,
     mut values: [__m512i; 2],
     codes: [__m512i; 2],
     block: &Full<'_>,
@@ -309,12 +538,12 @@ fn store_row<const OUT: u8>(
         values = values.map(|v| _mm512_and_si512(v, c.value_mask));
     }
     let at = block.offset + row * target.row_stride;
-    if narrow(OUT) {
+    if NARROW {
         let codes = select(_mm512_set1_epi32(0x00ff_00ff), codes[0], _mm512_slli_epi32::<8>(codes[1]));
         let signs = _mm512_rol_epi32::<23>(codes);
         let raw = select(c.sign_mask, signs, _mm512_rorv_epi32(codes, c.raw_turn));
         let heads = _mm512_permutexvar_epi8(c.columns, select(c.coded_mask, values[0], raw));
-        if OUT == BYTES {
+        if output == Output::Bytes {
             store(heads, (&mut target.bytes[at..at + 64]).try_into().expect("64 bytes"));
         } else {
             let mut bytes = [0u8; 64];
@@ -324,14 +553,14 @@ fn store_row<const OUT: u8>(
         return;
     }
     let heads = [select(c.coded_mask, values[0], codes[0]), select(c.coded_mask, values[1], codes[1])];
-    match OUT {
-        WORDS => {
+    match output {
+        Output::Words => {
             let out: &mut [u8; 128] = (&mut target.bytes[at..at + 128]).try_into().expect("128 bytes");
             let (low, high) = out.split_at_mut(64);
             store(heads[0], low.try_into().expect("64 bytes"));
             store(heads[1], high.try_into().expect("64 bytes"));
         }
-        FUSED => {
+        Output::Fused => {
             let out: &mut [u8; 256] = (&mut target.bytes[at..at + 256]).try_into().expect("256 bytes");
             let low: &[u8; 128] = block.low[128 * row..128 * row + 128].try_into().expect("128 bytes");
             // Unpacking works within 128 bits, so quarters are brought to where it leaves columns in order.
@@ -358,11 +587,11 @@ fn store_row<const OUT: u8>(
 /// caches this measured faster, by an amount that a shared machine did not let us pin down; inside them it costs 2–6 %.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-fn prefetch<const OUT: u8>(plan: &Plan, block: &Full<'_>, row: usize, position: usize, target: &Target<'_>) {
-    let lines = match OUT {
-        BYTES => 1,
-        WORDS => 2,
-        FUSED => 4,
+fn prefetch(plan: &Plan, block: &Full<'_>, row: usize, position: usize, target: &Target<'_>) {
+    let lines = match plan.output {
+        Output::Bytes => 1,
+        Output::Words => 2,
+        Output::Fused => 4,
         _ => 0,
     };
     let first = target.bytes.as_ptr().wrapping_add(block.offset + row * target.row_stride);
@@ -520,6 +749,13 @@ fn quarters(bytes: &[u8; 256]) -> [__m512i; 4] {
 fn load(bytes: &[u8; 64]) -> __m512i {
     // SAFETY: 64 readable bytes; the load needs no alignment.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn load_words(words: &[u16; 32]) -> __m512i {
+    // SAFETY: 64 readable bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
 }
 
 #[inline]

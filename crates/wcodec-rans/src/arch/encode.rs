@@ -2,12 +2,14 @@
 
 use super::Backend;
 use crate::LANES;
+use crate::alias::AliasTable;
 use crate::error::{RansError, Result};
 use crate::freq::TableSet;
 use crate::layout::HeadLayout;
 use crate::superblock::{Classes, Shape, log2_fixed, raw_position, trade_signs};
 
-/// A slot says how to code one symbol in one context: `freq | start << 12`, and [`PATCHED`] where it stands in for a value without one.
+/// A slot says how to code one symbol in one context: `freq | begin << 12`, where `begin` is the place of its bias 0 in
+/// [`EncodeTables::places`], and [`PATCHED`] where it stands in for a value without one.
 pub(crate) type Slot = u32;
 /// Mark of a slot that is not its element's own.
 pub(crate) const PATCHED: Slot = 1 << 31;
@@ -18,8 +20,9 @@ pub(crate) fn freq(slot: Slot) -> u32 {
     slot & 0xfff
 }
 
-fn start(slot: Slot) -> u32 {
-    (slot >> 12) & 0xfff
+/// See [`Slot`]; below K·2^P ≤ 2^15.
+fn begin(slot: Slot) -> u32 {
+    (slot >> 12) & 0x7fff
 }
 
 /// A table set laid out for encoding.
@@ -37,6 +40,8 @@ pub(crate) struct EncodeTables {
     /// ⌈2^(32+P) / freq⌉ of every frequency that some slot has. For x < freq·2^(32−P), x·reciprocal stays below 2^64 and, shifted right
     /// by 32 + P, is exactly ⌊x / freq⌋, since x·(reciprocal·freq − 2^(32+P)) < freq²·2^(32−P) < 2^(32+P).
     reciprocals: Vec<u64>,
+    /// Of every context, in blocks of 2^P, the slot of every symbol's every bias; and one more, since vectors are read by 32 bits.
+    places: Vec<u16>,
 }
 
 impl EncodeTables {
@@ -51,14 +56,16 @@ impl EncodeTables {
         let (p, width) = (set.table_bits(), usize::from(last - first) + 2);
         let mut reciprocals = vec![0; 1 << p];
         let mut entries = Vec::with_capacity(set.contexts() * width);
+        let mut places = Vec::with_capacity((set.contexts() << p) + 1);
         for table in set.tables() {
-            let starts = table.starts();
+            let starts: Vec<u32> = table.starts().into_iter().map(|s| places.len() as u32 + u32::from(s)).collect();
+            AliasTable::new(table).append_slots(table, &mut places);
             let top = (0..values.len()).max_by_key(|&s| (table.freqs()[s], values.len() - s)).unwrap_or(0);
             let mut entry = |s: usize, mark: Slot| {
                 let freq = table.freqs()[s];
                 reciprocals[usize::from(freq)] = (1u64 << (32 + p)).div_ceil(u64::from(freq));
                 let cost = (p << 16) - log2_fixed(u32::from(freq));
-                u64::from(u32::from(freq) | (u32::from(starts[s]) << 12) | mark) | (u64::from(cost) << 32)
+                u64::from(u32::from(freq) | (starts[s] << 12) | mark) | (u64::from(cost) << 32)
             };
             let from = entries.len();
             entries.resize(from + width, entry(top, PATCHED));
@@ -66,7 +73,13 @@ impl EncodeTables {
                 entries[from + usize::from(v - first)] = entry(s, 0);
             }
         }
-        Ok(Self { layout, table_bits: p, contexts: set.contexts(), first, width, entries, reciprocals })
+        places.push(0);
+        Ok(Self { layout, table_bits: p, contexts: set.contexts(), first, width, entries, reciprocals, places })
+    }
+
+    /// The slot of every bias at [`begin`] + bias: K·2^P of them and one idle.
+    pub(crate) fn places(&self) -> &[u16] {
+        &self.places
     }
 
     /// All entries: `contexts · width`.
@@ -81,7 +94,7 @@ impl EncodeTables {
         let shed = x >= freq << (32 - self.table_bits);
         let x = if shed { x >> 16 } else { x };
         let q = ((u64::from(x) * self.reciprocals[freq as usize]) >> (32 + self.table_bits)) as u32;
-        ((q << self.table_bits) + (x - q * freq) + start(slot), shed)
+        ((q << self.table_bits) + u32::from(self.places[(begin(slot) + x - q * freq) as usize]), shed)
     }
 }
 

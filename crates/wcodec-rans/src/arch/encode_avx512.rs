@@ -29,7 +29,7 @@ impl Avx512 {
     /// See [`super::Backend::encode_run`]; for 64 columns and P ≥ 10.
     pub(crate) fn encode_run(self, tables: &EncodeTables, lanes: &mut Lanes, states: &mut [u32; LANES]) {
         // SAFETY: as above.
-        unsafe { run(tables.table_bits, &lanes.slots, &mut lanes.words, &mut lanes.sheds, states) }
+        unsafe { run(tables, &lanes.slots, &mut lanes.words, &mut lanes.sheds, states) }
     }
 
     /// See [`super::Backend::encode_raw`]; for 64 columns and at least one raw bit.
@@ -99,20 +99,22 @@ fn slots(
 /// 2^-28 before rounding), so is their product: together less than 3.2·2^-24 of a quotient below 2^22, so truncation is off by one at
 /// most, and the remainder tells which way. (x < freq·2^(32 − P) after shedding; P ≥ 10.)
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-fn run(table_bits: u32, slots: &[u32], words: &mut [u16], sheds: &mut [u64], states: &mut [u32; LANES]) {
+fn run(tables: &EncodeTables, slots: &[u32], words: &mut [u16], sheds: &mut [u64], states: &mut [u32; LANES]) {
     let mut x: [__m512i; 4] = std::array::from_fn(|v| load((&states[16 * v..16 * v + 16]).try_into().expect("16")));
+    let table_bits = tables.table_bits;
     let p = _mm_cvtsi32_si128(table_bits as i32);
     let limit_shift = _mm_cvtsi32_si128(32 - table_bits as i32);
-    let slot_count = _mm512_set1_epi32(1 << table_bits);
-    let field = _mm512_set1_epi32(0xfff);
+    let last_place = _mm512_set1_epi32(tables.places().len() as i32 - 2);
+    let (field, begins, word) = (_mm512_set1_epi32(0xfff), _mm512_set1_epi32(0x7fff), _mm512_set1_epi32(0xffff));
     let one = _mm512_set1_ps(1.0);
+    let whole = _mm512_set1_epi32(1);
     let rows = slots.chunks_exact(LANES).zip(words.chunks_exact_mut(LANES)).zip(sheds);
     for ((slots, words), sheds) in rows.rev() {
         let mut row = 0u64;
         for v in 0..4 {
             let slot = load((&slots[16 * v..16 * v + 16]).try_into().expect("16"));
             let freq = _mm512_and_si512(slot, field);
-            let start = _mm512_and_si512(_mm512_srli_epi32::<12>(slot), field);
+            let begin = _mm512_and_si512(_mm512_srli_epi32::<12>(slot), begins);
             let shed = _mm512_cmpge_epu32_mask(x[v], _mm512_sll_epi32(freq, limit_shift));
             store_half((&mut words[16 * v..16 * v + 16]).try_into().expect("16"), _mm512_cvtepi32_epi16(x[v]));
             row |= u64::from(shed) << (16 * v);
@@ -123,10 +125,15 @@ fn run(table_bits: u32, slots: &[u32], words: &mut [u16], sheds: &mut [u64], sta
             let reciprocal = _mm512_fmadd_ps(near, _mm512_fnmadd_ps(divisor, near, one), near);
             let q = _mm512_cvttps_epi32(_mm512_mul_ps(_mm512_cvtepu32_ps(y), reciprocal));
             let rest = _mm512_sub_epi32(y, _mm512_mullo_epi32(q, freq));
-            let next = _mm512_add_epi32(_mm512_add_epi32(_mm512_sll_epi32(q, p), start), rest);
-            let step = _mm512_sub_epi32(slot_count, freq);
-            let next = _mm512_mask_add_epi32(next, _mm512_cmpge_epi32_mask(rest, freq), next, step);
-            x[v] = _mm512_mask_sub_epi32(next, _mm512_movepi32_mask(rest), next, step);
+            let (high, low) = (_mm512_cmpge_epi32_mask(rest, freq), _mm512_movepi32_mask(rest));
+            let q = _mm512_mask_add_epi32(q, high, q, whole);
+            let q = _mm512_mask_sub_epi32(q, low, q, whole);
+            let rest = _mm512_mask_sub_epi32(rest, high, rest, freq);
+            let rest = _mm512_mask_add_epi32(rest, low, rest, freq);
+            let place = _mm512_min_epu32(_mm512_add_epi32(begin, rest), last_place);
+            // SAFETY: `place` and the one behind it are below `places().len()`.
+            let at = unsafe { _mm512_i32gather_epi32::<2>(place, tables.places().as_ptr().cast()) };
+            x[v] = _mm512_add_epi32(_mm512_sll_epi32(q, p), _mm512_and_si512(at, word));
         }
         *sheds = row;
     }

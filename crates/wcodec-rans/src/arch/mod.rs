@@ -1,7 +1,8 @@
 //! Decoders of full superblocks (64 lanes, whole groups of rows), one module per instruction set.
 //!
 //! ```text
-//! DecodeTables ─ Backend (chosen once) ─┬─ avx512: 4 vectors of 16 states, words by vpexpandw
+//! DecodeTables ─ Backend (chosen once) ─┬─ avx512: 64 states in 4 vectors, words by vpexpandw; symbols by byte permutations
+//!                                       │          of `registers`, or gathered where a set has too many entries
 //!                                       ├─ avx2: 8 vectors of 8 states, words by a permute table
 //!                                       └─ scalar: superblock/decode.rs, the definition
 //! ```
@@ -34,10 +35,15 @@ pub(crate) mod encode;
 #[cfg(target_arch = "x86_64")]
 mod encode_avx512;
 mod plan;
+mod registers;
 
+use crate::alias::AliasTable;
+use crate::freq::TableSet;
+use crate::layout::HeadLayout;
 use crate::superblock::{DecodeTables, Target};
 
 pub(crate) use plan::{Full, Plan};
+pub(crate) use registers::Registers;
 
 /// An instruction set to decode with.
 ///
@@ -114,6 +120,11 @@ impl Backend {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => Isa::Avx512,
         }
+    }
+
+    /// Byte tables for this backend's registers, if it has a use for them and the set has few enough entries.
+    pub(crate) fn registers(self, layout: HeadLayout, set: &TableSet, alias: &[AliasTable]) -> Option<Registers> {
+        if self.isa() == Isa::Avx512 { Registers::new(layout, set, alias) } else { None }
     }
 
     /// Whether two superblocks decode faster together. AVX2 gained nothing: it lacks the registers for both.

@@ -25,7 +25,14 @@ pub(crate) enum Output {
     ScatteredBytes,
 }
 
-// [`Output`] as pub(crate) const arguments.
+impl Output {
+    /// Whether heads have 8 bits.
+    pub(crate) fn narrow(self) -> bool {
+        matches!(self, Self::Bytes | Self::ScatteredBytes)
+    }
+}
+
+// [`Output`] as const arguments.
 pub(crate) const WORDS: u8 = 0;
 pub(crate) const FUSED: u8 = 1;
 pub(crate) const BYTES: u8 = 2;

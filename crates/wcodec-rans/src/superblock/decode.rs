@@ -1,8 +1,11 @@
 //! Decoding tables, the choice of decoder, and the scalar decoder: the definition that every other one is held against.
 
+use std::sync::OnceLock;
+
 use super::encode::trade_signs;
 use super::{Classes, GROUP_ROWS, PATCH_BYTES, PLAIN_STATES, Shape, raw_position, state_base};
-use crate::arch::{Backend, Full, Isa, Plan};
+use crate::alias::AliasTable;
+use crate::arch::{Backend, Full, Isa, Plan, Registers};
 use crate::bits::BitReader;
 use crate::error::{RansError, Result, corrupt, truncated};
 use crate::freq::{TableSet, max_value_bits};
@@ -72,14 +75,19 @@ impl Target<'_> {
     }
 }
 
-/// A table set laid out for decoding: K × 2^P entries.
+/// A table set laid out for decoding.
 #[derive(Debug, Clone)]
 pub struct DecodeTables {
     layout: HeadLayout,
     table_bits: u32,
     contexts: usize,
-    /// Entry of context k, slot s at `k << P | s`: `freq << (32 − P) | value << P | bias`, where bias = slot − start.
-    entries: Vec<u32>,
+    set: TableSet,
+    /// Every context's buckets.
+    alias: Vec<AliasTable>,
+    /// The buckets as byte tables for vector registers, if they are few enough and the backend uses them.
+    registers: Option<Box<Registers>>,
+    /// K·2^P entries for the decoders that look a slot up; made when the first one does, since many tensors are never seen by one.
+    entries: OnceLock<Vec<u32>>,
     backend: Backend,
 }
 
@@ -94,15 +102,23 @@ impl DecodeTables {
         if tables.values().iter().any(|&v| u32::from(v) >> layout.coded_bits() != 0) {
             return Err(RansError::BadArgument("alphabet value wider than the coded field"));
         }
-        let mut entries = Vec::with_capacity(tables.contexts() << p);
-        for table in tables.tables() {
-            for (&freq, &value) in table.freqs().iter().zip(tables.values()) {
-                entries.extend(
-                    (0..u32::from(freq)).map(|bias| (u32::from(freq) << (32 - p)) | (u32::from(value) << p) | bias),
-                );
-            }
+        Ok(Self {
+            layout,
+            table_bits: p,
+            contexts: tables.contexts(),
+            set: tables.clone(),
+            alias: tables.tables().iter().map(AliasTable::new).collect(),
+            registers: None,
+            entries: OnceLock::new(),
+            backend: Backend::Scalar,
         }
-        Ok(Self { layout, table_bits: p, contexts: tables.contexts(), entries, backend: Backend::auto() })
+        .with_backend(Backend::auto()))
+    }
+
+    fn with_backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self.registers = backend.registers(self.layout, &self.set, &self.alias).map(Box::new);
+        self
     }
 
     /// The same tables, decoding with `isa` only. For tests and comparisons; [`DecodeTables::new`] takes [`Isa::Auto`].
@@ -111,7 +127,7 @@ impl DecodeTables {
     /// [`RansError::BadArgument`] when the CPU lacks it.
     pub fn with_isa(self, isa: Isa) -> Result<Self> {
         let backend = Backend::new(isa).ok_or(RansError::BadArgument("this CPU lacks the instruction set"))?;
-        Ok(Self { backend, ..self })
+        Ok(self.with_backend(backend))
     }
 
     /// The instruction set that full superblocks are decoded with, never [`Isa::Auto`].
@@ -134,9 +150,26 @@ impl DecodeTables {
         self.contexts
     }
 
-    /// Decoding entries, K·2^P: `freq << (32 − P) | value << P | bias` at `context << P | slot`.
+    /// Decoding entries, K·2^P: `freq << (32 − P) | value << P | bias` at `context << P | slot`. Made on the first call.
     pub fn entries(&self) -> &[u32] {
-        &self.entries
+        self.entries.get_or_init(|| {
+            let p = self.table_bits;
+            let mut entries = Vec::with_capacity(self.contexts << p);
+            for (table, alias) in self.set.tables().iter().zip(&self.alias) {
+                for run in alias.runs() {
+                    let symbol = usize::from(run.symbol);
+                    let (freq, value) = (u32::from(table.freqs()[symbol]), u32::from(self.set.values()[symbol]));
+                    let first = (freq << (32 - p)) | (value << p) | u32::from(run.bias);
+                    entries.extend(first..first + u32::from(run.len));
+                }
+            }
+            entries
+        })
+    }
+
+    /// See [`Registers`].
+    pub(crate) fn registers(&self) -> Option<&Registers> {
+        self.registers.as_deref()
     }
 
     /// Decodes one superblock into `target`. Elements of `target` outside the superblock, and bytes of elements outside
@@ -249,13 +282,14 @@ impl DecodeTables {
         let mut waiting = [[0u16; LANES]; 2 * GROUP_ROWS];
         let ready = self.rows_without_tail(shape);
         let (slot_mask, value_mask) = ((1u32 << p) - 1, (1u32 << max_value_bits(p)) - 1);
+        let entries = self.entries();
         let mut position = 0;
         for i in 0..shape.rows() {
             let mut symbols = [0u16; LANES]; // in lane order
             let row_class = i32::from(classes.rows[i]);
             let mut advance = |x: u32, lane: usize| {
                 let context = (row_class + lane_classes[lane]).clamp(0, self.contexts as i32 - 1) as usize;
-                let entry = self.entries[(context << p) | (x & slot_mask) as usize];
+                let entry = entries[(context << p) | (x & slot_mask) as usize];
                 symbols[lane] = ((entry >> p) & value_mask) as u16;
                 (entry >> (32 - p)) * (x >> p) + (entry & slot_mask)
             };
