@@ -9,6 +9,7 @@ mod fetch_models;
 mod make_fixtures;
 mod roundtrip_check;
 mod tensors;
+mod test_python;
 mod workspace;
 
 /// Developer commands of the wcodec repository.
@@ -33,6 +34,8 @@ enum Command {
     MakeFixtures(make_fixtures::Args),
     /// Compress and restore awkward, random and real tensors in every way, and compare every bit.
     RoundtripCheck(roundtrip_check::Args),
+    /// Build the Python package and run its tests, in an environment of its own under target/.
+    TestPython(test_python::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -43,5 +46,6 @@ fn main() -> anyhow::Result<()> {
         Command::BenchPeers(args) => bench_peers::run(&args),
         Command::MakeFixtures(args) => make_fixtures::run(&args),
         Command::RoundtripCheck(args) => roundtrip_check::run(&args),
+        Command::TestPython(args) => test_python::run(&args),
     }
 }

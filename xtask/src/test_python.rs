@@ -1,0 +1,69 @@
+//! `cargo xtask test-python`: builds the Python package's wheel, installs it into an environment of its own and runs its tests.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::workspace;
+
+/// What the tests always need.
+const PACKAGES: [&str; 5] = ["maturin==1.16.0", "numpy", "pytest", "ml_dtypes", "safetensors"];
+/// What the tests of PyTorch and transformers need besides. From the package index PyTorch comes with CUDA, some gigabytes.
+const TORCH_PACKAGES: [&str; 2] = ["torch>=2.4", "transformers>=4.56"];
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Install PyTorch and transformers and run their tests too. Without it they run only where PyTorch is there already.
+    #[arg(long)]
+    torch: bool,
+    /// Arguments for pytest.
+    #[arg(last = true)]
+    pytest: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let folder = workspace::root().join("target/python-tests");
+    let python = folder.join("bin/python");
+    if !python.is_file() {
+        succeed(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    }
+    let torch: &[&str] = if args.torch { &TORCH_PACKAGES } else { &[] };
+    let pip = |words: &[&str]| {
+        let mut pip = Command::new(&python);
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(words);
+        pip
+    };
+    succeed(pip(&PACKAGES).args(torch))?;
+
+    let package = workspace::root().join("crates/wcodec-python");
+    let wheels = folder.join("wheels");
+    // Whatever an earlier build left would be installed too.
+    match fs::remove_dir_all(&wheels) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context("cannot clear the wheels");
+        }
+        _ => {}
+    }
+    // The profile of `cargo test`, whose dependencies are there already.
+    let mut maturin = Command::new(folder.join("bin/maturin"));
+    maturin.args(["build", "--quiet", "--locked", "--profile", "test", "--compatibility", "linux", "--out"]);
+    succeed(maturin.arg(&wheels).current_dir(&package))?;
+    let wheel = fs::read_dir(&wheels)?.next().context("maturin left no wheel")??.path();
+    succeed(pip(&["--no-deps", "--force-reinstall"]).arg(wheel))?;
+
+    let mut pytest = Command::new(&python);
+    pytest.args(["-m", "pytest", "-q", "-ra"]).args(&args.pytest).current_dir(&package);
+    // Tests load nothing from the network.
+    pytest.env("HF_HUB_OFFLINE", "1").env_remove("PYTHONPATH");
+    succeed(&mut pytest)
+}
+
+/// Runs a command that must succeed; its output is shown.
+fn succeed(command: &mut Command) -> Result<()> {
+    let name = Path::new(command.get_program()).display().to_string();
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot run {name}"))?;
+    ensure!(status.success(), "{command:?} failed: {status}");
+    Ok(())
+}
