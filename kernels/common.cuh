@@ -7,7 +7,8 @@ typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
-static_assert(sizeof(u32) == 4 && sizeof(u64) == 8, "the integer types carry their width in their name");
+typedef long long s64;
+static_assert(sizeof(u32) == 4 && sizeof(u64) == 8 && sizeof(s64) == 8, "the integer types carry their width in their name");
 
 constexpr u32 WARP = 32;
 constexpr u32 FULL_WARP = 0xffffffffu;

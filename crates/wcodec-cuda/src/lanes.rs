@@ -128,7 +128,7 @@ impl DeviceTensor {
     }
 }
 
-fn error_of((superblock, code): (u64, u32)) -> CudaError {
+pub(crate) fn error_of((superblock, code): (u64, u32)) -> CudaError {
     const TRUNCATED: u32 = 1;
     match code {
         TRUNCATED => CudaError::TruncatedSuperblock { superblock },
@@ -144,12 +144,12 @@ pub struct PreparedTensor {
 }
 
 impl PreparedTensor {
-    /// Checks that the parts fit each other and the place. Of `tensor.chunks` only the lengths matter. Work for the host alone.
+    /// Checks that the parts fit each other, the place, and what `decoder`'s device can hold. Of `tensor.chunks` only the lengths matter. Work for the host alone.
     ///
     /// # Errors
     /// As [`DeviceTensor::upload`]; [`CudaError::OutOfRange`] and [`CudaError::Misaligned`] for chunks that are not in the buffer
     /// or begin at no multiple of 16.
-    pub fn new(tensor: &LanesTensor<'_>, payload: &DevicePayload) -> Result<Self, CudaError> {
+    pub fn new(decoder: &CudaDecoder, tensor: &LanesTensor<'_>, payload: &DevicePayload) -> Result<Self, CudaError> {
         let Some(&offset) = payload.chunks.first() else { return inconsistent("a place for every chunk") };
         let mut starts = Vec::with_capacity(payload.chunks.len());
         for (&start, chunk) in payload.chunks.iter().zip(tensor.chunks) {
@@ -162,7 +162,9 @@ impl PreparedTensor {
             starts.push(relative);
         }
         let payload = Region { buffer: Arc::clone(&payload.buffer), offset };
-        Ok(Self { tensor: prepare(tensor, &starts)?, payload })
+        let tensor = prepare(tensor, &starts)?;
+        Resident::fits(decoder.context(), &tensor)?;
+        Ok(Self { tensor, payload })
     }
 }
 
@@ -176,7 +178,7 @@ pub struct DevicePayload {
 }
 
 /// What chunks are aligned to on the device.
-const PAYLOAD_ALIGN: usize = 16;
+pub(crate) const PAYLOAD_ALIGN: usize = 16;
 
 /// Decodes tensors on one device.
 ///
@@ -280,7 +282,7 @@ impl CudaDecoder {
     }
 }
 
-fn inconsistent<T>(what: &'static str) -> Result<T, CudaError> {
+pub(crate) fn inconsistent<T>(what: &'static str) -> Result<T, CudaError> {
     Err(CudaError::Inconsistent { what })
 }
 
@@ -427,7 +429,7 @@ fn carries(shape: Shape, layout: HeadLayout) -> bool {
     raw * (shape.rows() / GROUP_ROWS) + (raw * (shape.rows() % GROUP_ROWS)).div_ceil(16) >= 2
 }
 
-fn words_at(bytes: usize) -> Result<u32, CudaError> {
+pub(crate) fn words_at(bytes: usize) -> Result<u32, CudaError> {
     let limit = 4 * u64::from(u32::MAX);
     u32::try_from(bytes / 4).map_err(|_| CudaError::TooLarge {
         what: "the size of the compressed tensor",

@@ -14,13 +14,18 @@ use crate::{CudaError, DeviceInfo};
 
 mod context;
 mod copy;
+mod integer;
 mod lanes;
 mod memory;
+mod status;
 mod stream;
 
 use context::Function;
 pub use context::{CudaContext, Current};
 pub use copy::copy_many;
+pub(crate) use integer::{
+    BLOCK_BYTES as INTEGER_BLOCK_BYTES, Resident as IntegerResident, Uploaded as IntegerUploaded, decode_integer,
+};
 pub(crate) use lanes::{BLOCK_BYTES, Region, Resident, Uploaded, decode_lanes};
 pub use memory::{DeviceBuffer, DeviceSlice, DeviceSliceMut, PinnedBuffer};
 pub use stream::{Event, Stream};

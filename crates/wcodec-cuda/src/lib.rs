@@ -35,12 +35,14 @@
 mod crc;
 mod device;
 mod error;
+mod integer;
 mod lanes;
 mod launch;
 
 pub use crc::crc32_device;
 pub use device::{DeviceInfo, devices};
 pub use error::CudaError;
+pub use integer::{DeviceInteger, IntegerBlock, IntegerTensor, PreparedInteger};
 pub use lanes::{BlockEntry, CudaDecoder, DevicePayload, DeviceTensor, LanesTensor, PreparedTensor};
 pub use launch::{
     CudaContext, Current, DeviceBuffer, DeviceSlice, DeviceSliceMut, Event, PinnedBuffer, Stream, copy_floor, copy_many,

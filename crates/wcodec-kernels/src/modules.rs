@@ -5,28 +5,35 @@ use crate::{Module, Ptx};
 /// `kernels/copy.cu`.
 pub const COPY: Module = Module {
     name: "copy",
-    source_sha256: "15d937c22ca349bdda50994b438bf416ca1a28e8f0ea6fbb453fff6f760ab0d0",
+    source_sha256: "96c5703da538ac8f4248f86a0557d2c431cfda3622b7127efaefe86af25a33c0",
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/copy.compute_80.ptx") }],
 };
 
 /// `kernels/copy_floor.cu`.
 pub const COPY_FLOOR: Module = Module {
     name: "copy_floor",
-    source_sha256: "bec3f8be0b09a325cccb1a5bec1f178d2ec11dfbbbcfae339a53c2c20fab2037",
+    source_sha256: "b019e113e9da89862242eea74cd9176993329b4c08cc85aae38169beb92dea39",
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/copy_floor.compute_80.ptx") }],
 };
 
 /// `kernels/crc32.cu`.
 pub const CRC32: Module = Module {
     name: "crc32",
-    source_sha256: "8bdf9d34d9f15a11bc7fc74694e4bb4091cc3e62ed3beeff22939980abcb0b02",
+    source_sha256: "6b0cce10ca27f0c2947a101e0bcc06d14b38168291c21c6263f6dbb191604b32",
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/crc32.compute_80.ptx") }],
+};
+
+/// `kernels/integer.cu`.
+pub const INTEGER: Module = Module {
+    name: "integer",
+    source_sha256: "c8871367911ffb98cdae7af7638b7459af071a77fee6737855c9b6a9352243f1",
+    variants: &[Ptx { arch: 80, text: include_str!("../ptx/integer.compute_80.ptx") }],
 };
 
 /// `kernels/lanes_8bit.cu`.
 pub const LANES_8BIT: Module = Module {
     name: "lanes_8bit",
-    source_sha256: "4d0b0017e7cb08c4bd1fda5db4559f17381dad23d6e12ca58bfffaa75e9f3b78",
+    source_sha256: "1e332ac8d3eb8110590df918734bd6303699de9fa3c7debf6aaf57b7cbb82005",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_8bit.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_8bit.compute_90.ptx") },
@@ -36,14 +43,14 @@ pub const LANES_8BIT: Module = Module {
 /// `kernels/lanes_any.cu`.
 pub const LANES_ANY: Module = Module {
     name: "lanes_any",
-    source_sha256: "3a4c0cac5a7f3d60171438a16279796ece2e27478510f96ee2da27cb9d9bebc7",
+    source_sha256: "4fdbcddefd0630ad6304fbd2fcf7dc66b4a7b6bcab848128cf6f3b22338768f0",
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/lanes_any.compute_80.ptx") }],
 };
 
 /// `kernels/lanes_bf16.cu`.
 pub const LANES_BF16: Module = Module {
     name: "lanes_bf16",
-    source_sha256: "342b26271626cac6c5e3bc12106f0cfd27929c622bd8a73d4d08cfe6039cb4a5",
+    source_sha256: "30c79eda4da533c86f2732ddffe8a84c28ce2da81196d70c731c1ea3fbd9d174",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_bf16.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_bf16.compute_90.ptx") },
@@ -53,7 +60,7 @@ pub const LANES_BF16: Module = Module {
 /// `kernels/lanes_f16.cu`.
 pub const LANES_F16: Module = Module {
     name: "lanes_f16",
-    source_sha256: "328bec02ab74bb355d9708ba29bd097811b383ff7564e79bb94f6f63ded85736",
+    source_sha256: "48f40559243c1caa81020ef594bd73480302c8b1e891b2789811023fb340a2d2",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_f16.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_f16.compute_90.ptx") },
@@ -63,7 +70,7 @@ pub const LANES_F16: Module = Module {
 /// `kernels/lanes_f32.cu`.
 pub const LANES_F32: Module = Module {
     name: "lanes_f32",
-    source_sha256: "cc61aa6e614e7c7fad29cfcafcaa25193173323ef314931bbb030f7e352dcb53",
+    source_sha256: "48345573f8525042bba56beaacfc88c89f79f2db1c019b3dd4711df92220bf59",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_f32.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_f32.compute_90.ptx") },
@@ -71,4 +78,4 @@ pub const LANES_F32: Module = Module {
 };
 
 /// Every module.
-pub const ALL: &[Module] = &[COPY, COPY_FLOOR, CRC32, LANES_8BIT, LANES_ANY, LANES_BF16, LANES_F16, LANES_F32];
+pub const ALL: &[Module] = &[COPY, COPY_FLOOR, CRC32, INTEGER, LANES_8BIT, LANES_ANY, LANES_BF16, LANES_F16, LANES_F32];

@@ -9,7 +9,7 @@ use wcodec_kernels::Module;
 use wcodec_rans::HeadLayout;
 
 use super::memory::{DeviceBuffer, DeviceSliceMut};
-use super::{Grid, check, grid_size, launch, same_device, stream::Stream};
+use super::{CudaContext, Grid, check, grid_size, launch, same_device, status, stream::Stream};
 use crate::CudaError;
 
 /// A tensor's parts as the kernels want them, all of them checked: every superblock's sections lie inside the first
@@ -128,7 +128,7 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    fn address(&self) -> u64 {
+    pub(super) fn address(&self) -> u64 {
         self.buffer.address() + self.offset as u64
     }
 }
@@ -139,6 +139,17 @@ impl Resident {
         fast_kernel(layout, element_bytes).is_some()
     }
 
+    /// Bytes of a tensor's tables, if a block of the device has enough shared memory for them and one warp.
+    pub(crate) fn fits(context: &CudaContext, tensor: &Uploaded) -> Result<u64, CudaError> {
+        let value = (tensor.contexts << tensor.table_bits) as u64 * 4;
+        let limit = u64::from(context.shared_memory()?.saturating_sub(FAST_WARP_BYTES));
+        if value <= limit {
+            Ok(value)
+        } else {
+            Err(CudaError::TooLarge { what: "the size of the tables", value, limit })
+        }
+    }
+
     /// Copies what stands beside the payloads to the device, in one piece for all of them. Waits for the stream.
     pub(crate) fn upload(stream: &Stream, tensors: Vec<(Uploaded, Region)>) -> Result<Vec<Self>, CudaError> {
         let mut side = Vec::new();
@@ -147,11 +158,7 @@ impl Resident {
         for (mut tensor, payload) in tensors {
             same_device(stream, "the payload", payload.buffer.context())?;
             payload.buffer.sub_slice(payload.offset, tensor.payload_bytes)?;
-            let table_bytes = (tensor.contexts << tensor.table_bits) as u64 * 4;
-            let limit = u64::from(stream.context().shared_memory()?.saturating_sub(FAST_WARP_BYTES));
-            if table_bytes > limit {
-                return Err(CudaError::TooLarge { what: "the size of the tables", value: table_bytes, limit });
-            }
+            let table_bytes = Self::fits(stream.context(), &tensor)?;
             let begin = side.len();
             let blocks = append(&mut side, &std::mem::take(&mut tensor.blocks)).unwrap_or(0);
             let symbols = append(&mut side, &tensor.symbols).unwrap_or(0);
@@ -184,7 +191,7 @@ impl Resident {
         side.resize(side.len().next_multiple_of(16), 0);
         for resident in &mut residents {
             resident.status = side.len();
-            side.extend_from_slice(&u32::MAX.to_ne_bytes());
+            side.extend_from_slice(&status::NONE.to_ne_bytes());
         }
         let side = Arc::new(DeviceBuffer::from_host(stream, &side)?);
         residents.iter_mut().for_each(|resident| resident.side = Arc::clone(&side));
@@ -208,25 +215,7 @@ impl Resident {
 
     /// As [`Resident::status`], of many tensors with one wait and few copies.
     pub(crate) fn statuses(stream: &Stream, tensors: &[&Self]) -> Result<Vec<Option<(u64, u32)>>, CudaError> {
-        // Tensors that were uploaded together have their words in one run.
-        let mut runs: Vec<(&DeviceBuffer, Range<usize>, Vec<u8>)> = Vec::new();
-        for tensor in tensors {
-            let word = tensor.status..tensor.status + size_of::<u32>();
-            match runs.iter_mut().find(|(side, ..)| side.address() == tensor.side.address()) {
-                Some((_, run, _)) => *run = run.start.min(word.start)..run.end.max(word.end),
-                None => runs.push((&tensor.side, word, Vec::new())),
-            }
-        }
-        for (side, run, bytes) in &mut runs {
-            bytes.resize(run.len(), 0);
-            side.copy_to_host(stream, run.start, bytes)?;
-        }
-        let word = |tensor: &Self| {
-            let (_, run, bytes) = runs.iter().find(|(side, ..)| side.address() == tensor.side.address())?;
-            let status = u32::from_ne_bytes(*bytes[tensor.status - run.start..].first_chunk()?);
-            (status != u32::MAX).then_some((u64::from(status >> 2), status & 3))
-        };
-        Ok(tensors.iter().map(|tensor| word(tensor)).collect())
+        status::read(stream, &tensors.iter().map(|tensor| (&*tensor.side, tensor.status)).collect::<Vec<_>>())
     }
 
     fn row_stride(&self) -> usize {

@@ -15,18 +15,25 @@ impl CudaDevice {
     /// [`Error::Rans`] for the first tensor with a damaged superblock, with the offset of the chunk that holds it, as on the CPU;
     /// [`Error::Cuda`] for what the driver reports.
     pub fn check<'a>(&self, tensors: impl IntoIterator<Item = &'a DeviceTensor>, stream: &Stream) -> Result<()> {
-        let mut lanes = Vec::new();
-        for tensor in tensors {
-            if let Held::Lanes { tensor: held, superblocks_per_chunk } = &tensor.held {
-                lanes.push((tensor, &**held, *superblocks_per_chunk));
+        let (mut lanes, mut integer) = (Vec::new(), Vec::new());
+        for (number, tensor) in tensors.into_iter().enumerate() {
+            match &tensor.held {
+                Held::Lanes { tensor: held, superblocks_per_chunk } => {
+                    lanes.push(((number, tensor, *superblocks_per_chunk), &**held));
+                }
+                Held::Integer { tensor: held, superblocks_per_chunk } => {
+                    integer.push(((number, tensor, *superblocks_per_chunk), &**held));
+                }
+                Held::Bytes { .. } => {}
             }
         }
-        let failures = wcodec_cuda::DeviceTensor::failures(stream, lanes.iter().map(|&(_, held, _)| held))?;
+        let mut failures = wcodec_cuda::DeviceTensor::failures(stream, lanes.iter().map(|&(_, held)| held))?;
+        failures.extend(wcodec_cuda::DeviceInteger::failures(stream, integer.iter().map(|&(_, held)| held))?);
         stream.synchronize()?;
-        for ((tensor, _, per_chunk), failure) in lanes.into_iter().zip(failures) {
-            if let Some(failure) = failure {
-                return Err(damaged(tensor, per_chunk, failure));
-            }
+        let whose = lanes.into_iter().map(|(whose, _)| whose).chain(integer.into_iter().map(|(whose, _)| whose));
+        let failed = whose.zip(failures).filter_map(|(whose, failure)| Some((whose, failure?)));
+        if let Some(((_, tensor, per_chunk), failure)) = failed.min_by_key(|((number, ..), _)| *number) {
+            return Err(damaged(tensor, per_chunk, failure));
         }
         Ok(())
     }

@@ -65,7 +65,7 @@ impl CudaDevice {
         items: impl IntoIterator<Item = (&'a DeviceTensor, Range<u64>, DeviceSliceMut<'a>)>,
         stream: &Stream,
     ) -> Result<()> {
-        let (mut lanes, mut copies) = (Vec::new(), Vec::new());
+        let (mut lanes, mut integer, mut copies) = (Vec::new(), Vec::new(), Vec::new());
         for (tensor, range, mut out) in items {
             if range.start > range.end || range.end > tensor.byte_len {
                 let (name, len) = (&tensor.name, tensor.byte_len);
@@ -80,6 +80,7 @@ impl CudaDevice {
             }
             match &tensor.held {
                 Held::Lanes { tensor, .. } => lanes.push((&**tensor, range, out)),
+                Held::Integer { tensor, .. } => integer.push((&**tensor, range, out)),
                 Held::Bytes { buffer, pieces, .. } => {
                     let mut start = 0;
                     for piece in pieces {
@@ -96,6 +97,7 @@ impl CudaDevice {
             }
         }
         self.decoder.decode_ranges(lanes, stream)?;
+        self.decoder.decode_integer(integer, stream)?;
         copy_many(stream, copies as Vec<(DeviceSlice<'_>, DeviceSliceMut<'_>)>)?;
         Ok(())
     }

@@ -35,6 +35,8 @@ pub(super) struct ChunkInfo {
 pub(super) enum Held {
     /// Superblocks, for the lanes kernels.
     Lanes { tensor: Box<wcodec_cuda::DeviceTensor>, superblocks_per_chunk: usize },
+    /// Superblocks, for the integer kernel.
+    Integer { tensor: Box<wcodec_cuda::DeviceInteger>, superblocks_per_chunk: usize },
     /// The decoded bytes themselves, in pieces that follow one another in the tensor.
     Bytes { buffer: Arc<DeviceBuffer>, pieces: Vec<Piece>, by: DecodedBy },
 }
@@ -89,6 +91,7 @@ impl DeviceTensor {
     pub fn device_bytes(&self) -> u64 {
         match &self.held {
             Held::Lanes { tensor, .. } => tensor.device_bytes() as u64,
+            Held::Integer { tensor, .. } => tensor.device_bytes() as u64,
             Held::Bytes { pieces, .. } => pieces.iter().map(|piece| piece.bytes as u64).sum(),
         }
     }
@@ -96,7 +99,7 @@ impl DeviceTensor {
     /// The pieces of a buffer that its bytes, stored or decoded, are.
     pub(super) fn pieces(&self) -> &[Piece] {
         match &self.held {
-            Held::Lanes { .. } => &[],
+            Held::Lanes { .. } | Held::Integer { .. } => &[],
             Held::Bytes { pieces, .. } => pieces,
         }
     }
@@ -104,7 +107,7 @@ impl DeviceTensor {
     /// What brings its bytes into the caller's memory.
     pub fn decoded_by(&self) -> DecodedBy {
         match &self.held {
-            Held::Lanes { .. } => DecodedBy::Kernel,
+            Held::Lanes { .. } | Held::Integer { .. } => DecodedBy::Kernel,
             Held::Bytes { by, .. } => *by,
         }
     }

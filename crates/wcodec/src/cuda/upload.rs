@@ -5,7 +5,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use wcodec_cuda::{BlockEntry, DeviceBuffer, DevicePayload, LanesTensor, PreparedTensor, Stream, crc32_device};
+use wcodec_cuda::{
+    BlockEntry, CudaError, DeviceBuffer, DeviceInteger, DevicePayload, IntegerTensor, LanesTensor, PreparedInteger,
+    PreparedTensor, Stream, crc32_device,
+};
 use wcodec_rans::TableSet;
 
 use super::check::damaged;
@@ -13,6 +16,7 @@ use super::device::CudaDevice;
 use super::tensor::{ChunkInfo, DecodedBy, DeviceTensor, Held, Piece};
 use crate::archive::{Decoder, Tensor};
 use crate::error::{Error, Result};
+use crate::integer::IntegerDecoder;
 use crate::lanes::LanesDecoder;
 use crate::mode::Mode;
 use crate::wire::Cursor;
@@ -69,18 +73,121 @@ impl CudaDevice {
         let mut held: Vec<DeviceTensor> =
             tensors.iter().zip(&plan.places).map(|(tensor, place)| describe(tensor, place, &buffer)).collect();
         let prepare = |(number, described): (usize, &DeviceTensor)| {
-            let Decoder::Lanes(lanes) = tensors[number].decoder() else { return Ok(None) };
-            prepare_lanes(&tensors[number], lanes, described, &buffer).map(|prepared| Some((number, prepared)))
+            let tensor = &tensors[number];
+            let prepared = match tensor.decoder() {
+                Decoder::Lanes(lanes) => self.prepare_lanes(tensor, lanes, described, &buffer).map(Prepared::Lanes),
+                Decoder::Integer(integer) => {
+                    self.prepare_integer(tensor, integer, described, &buffer).map(Prepared::Integer)
+                }
+                _ => return Ok(None),
+            };
+            match prepared {
+                // A device with little shared memory, and large tables.
+                Err(Error::Cuda(CudaError::TooLarge { .. })) => Ok(Some(Prepared::Decoded(tensor.decode()?))),
+                prepared => prepared.map(Some),
+            }
         };
         let prepared = held.par_iter().enumerate().map(prepare).collect::<Result<Vec<_>>>()?;
-        let (numbers, prepared): (Vec<_>, Vec<_>) = prepared.into_iter().flatten().unzip();
         check_stored(tensors, &held, &plan.places, stream)?;
-        for (number, tensor) in numbers.into_iter().zip(wcodec_cuda::DeviceTensor::adopt(stream, prepared)?) {
+        let (mut lanes, mut integer) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+        for (number, prepared) in prepared.into_iter().enumerate() {
+            match prepared {
+                Some(Prepared::Lanes(tensor)) => lanes.extend([(number, tensor)]),
+                Some(Prepared::Integer(tensor)) => integer.extend([(number, tensor)]),
+                Some(Prepared::Decoded(bytes)) => {
+                    let pieces = vec![Piece { offset: 0, bytes: bytes.len() }];
+                    let buffer = Arc::new(DeviceBuffer::from_host(stream, &bytes)?);
+                    held[number].held = Held::Bytes { buffer, pieces, by: DecodedBy::Host };
+                }
+                None => {}
+            }
+        }
+        for (number, tensor) in lanes.0.into_iter().zip(wcodec_cuda::DeviceTensor::adopt(stream, lanes.1)?) {
             let superblocks_per_chunk = superblocks_per_chunk(&tensors[number]);
             held[number].held = Held::Lanes { tensor: Box::new(tensor), superblocks_per_chunk };
         }
+        for (number, tensor) in integer.0.into_iter().zip(DeviceInteger::adopt(stream, integer.1)?) {
+            let superblocks_per_chunk = superblocks_per_chunk(&tensors[number]);
+            held[number].held = Held::Integer { tensor: Box::new(tensor), superblocks_per_chunk };
+        }
         Ok(held)
     }
+
+    /// The parts of a tensor in lanes mode, checked.
+    fn prepare_lanes(
+        &self,
+        tensor: &Tensor<'_>,
+        lanes: &LanesDecoder,
+        described: &DeviceTensor,
+        buffer: &Arc<DeviceBuffer>,
+    ) -> Result<PreparedTensor> {
+        let pieces = described.pieces();
+        let (params, g) = (&lanes.params, &lanes.params.geometry);
+        let blocks: Vec<BlockEntry> = lanes
+            .index
+            .iter()
+            .map(|block| BlockEntry { stream_words: block.stream_words, base: block.base, patches: block.patches })
+            .collect();
+        let payload = tensor.payload()?;
+        let start = pieces.first().map_or(0, |piece| piece.offset);
+        let bytes_of = |piece: &Piece| -> Range<usize> { piece.offset - start..piece.offset - start + piece.bytes };
+        let chunks: Vec<&[u8]> = pieces.iter().filter_map(|piece| payload.get(bytes_of(piece))).collect();
+        let tables = tables_of(tensor)?;
+        let parts = LanesTensor {
+            layout: params.layout,
+            element_bytes: g.element_bytes,
+            rows: g.rows,
+            cols: g.cols,
+            rest: g.rest * g.element_bytes,
+            block_rows: g.block_rows,
+            strips_per_chunk: g.strips_per_chunk,
+            tables: &tables,
+            row_classes: &params.row_classes,
+            col_classes: &params.col_classes,
+            low_bits: &params.low_bits,
+            blocks: &blocks,
+            chunks: &chunks,
+        };
+        let place =
+            DevicePayload { buffer: Arc::clone(buffer), chunks: pieces.iter().map(|piece| piece.offset).collect() };
+        let prepared = PreparedTensor::new(&self.decoder, &parts, &place);
+        prepared.map_err(|error| damaged(described, superblocks_per_chunk(tensor), error))
+    }
+
+    /// The parts of a tensor in integer mode, checked.
+    fn prepare_integer(
+        &self,
+        tensor: &Tensor<'_>,
+        integer: &IntegerDecoder,
+        described: &DeviceTensor,
+        buffer: &Arc<DeviceBuffer>,
+    ) -> Result<PreparedInteger> {
+        let (params, g) = (&integer.params, &integer.params.geometry);
+        let payload = tensor.payload()?;
+        let extents: Vec<_> = tensor.entry().chunk_extents().collect();
+        let parts = integer.device_parts(payload, &extents)?;
+        let parts = IntegerTensor {
+            rows: g.rows,
+            cols: g.cols,
+            block_rows: g.block_rows,
+            tile: params.tile.get(),
+            tables: &integer.tables,
+            blocks: &parts.blocks,
+            tiles: &parts.tiles,
+            classes: &parts.classes,
+            rest: parts.rest,
+        };
+        let prepared = PreparedInteger::new(&self.decoder, &parts, &place_of(described, buffer), payload.len());
+        prepared.map_err(|error| damaged(described, superblocks_per_chunk(tensor), error))
+    }
+}
+
+/// A tensor that is ready for its kernel but for what stands beside its payload.
+enum Prepared {
+    Lanes(PreparedTensor),
+    Integer(PreparedInteger),
+    /// What the CPU decoded, because the kernel cannot.
+    Decoded(Vec<u8>),
 }
 
 /// Where tensors go in a buffer.
@@ -121,7 +228,7 @@ impl Plan {
             Ok::<usize, Error>(offset)
         };
         for (tensor, place) in tensors.iter().zip(&mut places) {
-            if matches!(tensor.mode(), Mode::Lanes | Mode::Store) {
+            if matches!(tensor.mode(), Mode::Lanes | Mode::Integer | Mode::Store) {
                 let payload = tensor.entry().payload;
                 *place = match payloads.get(&(payload.offset, payload.len)) {
                     Some(&offset) => Place { offset, source: Source::Shared },
@@ -199,47 +306,15 @@ fn check_stored(tensors: &[Tensor<'_>], held: &[DeviceTensor], places: &[Place],
 fn superblocks_per_chunk(tensor: &Tensor<'_>) -> usize {
     match tensor.decoder() {
         Decoder::Lanes(lanes) => lanes.params.geometry.strips_per_chunk * lanes.params.geometry.blocks_across(),
+        Decoder::Integer(integer) => integer.params.geometry.strips_per_chunk * integer.params.geometry.blocks_across(),
         _ => 1,
     }
 }
 
-/// The parts of a tensor in lanes mode, checked.
-fn prepare_lanes(
-    tensor: &Tensor<'_>,
-    lanes: &LanesDecoder,
-    described: &DeviceTensor,
-    buffer: &Arc<DeviceBuffer>,
-) -> Result<PreparedTensor> {
-    let pieces = described.pieces();
-    let (params, g) = (&lanes.params, &lanes.params.geometry);
-    let blocks: Vec<BlockEntry> = lanes
-        .index
-        .iter()
-        .map(|block| BlockEntry { stream_words: block.stream_words, base: block.base, patches: block.patches })
-        .collect();
-    let payload = tensor.payload()?;
-    let start = pieces.first().map_or(0, |piece| piece.offset);
-    let bytes_of = |piece: &Piece| -> Range<usize> { piece.offset - start..piece.offset - start + piece.bytes };
-    let chunks: Vec<&[u8]> = pieces.iter().filter_map(|piece| payload.get(bytes_of(piece))).collect();
-    let tables = tables_of(tensor)?;
-    let parts = LanesTensor {
-        layout: params.layout,
-        element_bytes: g.element_bytes,
-        rows: g.rows,
-        cols: g.cols,
-        rest: g.rest * g.element_bytes,
-        block_rows: g.block_rows,
-        strips_per_chunk: g.strips_per_chunk,
-        tables: &tables,
-        row_classes: &params.row_classes,
-        col_classes: &params.col_classes,
-        low_bits: &params.low_bits,
-        blocks: &blocks,
-        chunks: &chunks,
-    };
-    let place = DevicePayload { buffer: Arc::clone(buffer), chunks: pieces.iter().map(|piece| piece.offset).collect() };
-    let prepared = PreparedTensor::new(&parts, &place);
-    prepared.map_err(|error| damaged(described, superblocks_per_chunk(tensor), error))
+/// Where the chunks of a tensor lie that has not been given to a kernel yet.
+fn place_of(described: &DeviceTensor, buffer: &Arc<DeviceBuffer>) -> DevicePayload {
+    let chunks = described.pieces().iter().map(|piece| piece.offset).collect();
+    DevicePayload { buffer: Arc::clone(buffer), chunks }
 }
 
 /// The table set of a tensor, which its decoder has found to be in order.

@@ -143,7 +143,7 @@ impl IntegerDecoder {
     }
 
     /// The side information of a chunk, and where states and streams start, after checking that these and the rest fill it.
-    fn side(&self, chunk: usize, bytes: &[u8], offset: u64) -> Result<(Side, [usize; 2])> {
+    pub(super) fn side(&self, chunk: usize, bytes: &[u8], offset: u64) -> Result<(Side, [usize; 2])> {
         let g = &self.params.geometry;
         let strips = g.chunk_strips(chunk);
         let blocks = || strips.clone().flat_map(|strip| (0..g.blocks_across()).map(move |block| (strip, block)));
@@ -168,7 +168,7 @@ impl IntegerDecoder {
     }
 
     /// Visits the superblocks of a chunk whose side information was checked; says where the streams end.
-    fn blocks(
+    pub(super) fn blocks(
         &self,
         chunk: usize,
         bytes: &[u8],

@@ -11,6 +11,8 @@
 mod analysis;
 mod coefficients;
 mod decode;
+#[cfg(feature = "cuda")]
+mod device;
 mod encode;
 mod estimate;
 mod model;
