@@ -10,7 +10,7 @@ use crate::format::ElementFormat;
 use crate::frames::{self, FrameParams};
 use crate::integer::{self, IntegerEncoder, IntegerOptions, IntegerParams};
 use crate::lanes::plan::{self, Effort, View};
-use crate::lanes::{BlockIndex, Geometry, LanesEncoder, LanesParams};
+use crate::lanes::{BlockIndex, Geometry, LanesEncoder, LanesParams, States};
 use crate::mode::Mode;
 use crate::options::{EncodeOptions, Level, ModeChoice};
 use crate::small;
@@ -67,7 +67,7 @@ pub(crate) enum Coder {
     Store,
     Zstd { params: FrameParams, level: i32 },
     Plain(Vec<u8>),
-    Lanes { params: LanesParams, tables: TableSet, counts: Vec<Vec<u64>>, pack_states: bool },
+    Lanes { params: LanesParams, tables: TableSet, counts: Vec<Vec<u64>>, states: States },
     Integer { params: IntegerParams, tables: TableSet, options: IntegerOptions },
 }
 
@@ -113,8 +113,8 @@ fn prepare_lanes(source: Source<'_>, options: &EncodeOptions) -> Option<Prepared
     let block_rows = if format.bytes == 1 { (2 * options.superblock_rows).min(512) } else { options.superblock_rows };
     let geometry = Geometry::choose(elements, natural_cols(source.shape), format.bytes, block_rows)?;
     let plan = plan::plan(View { data: source.data, geometry, format }, Effort::of(options.level, options.tuning))?;
-    let pack_states = options.tuning.pack_states;
-    let coder = Coder::Lanes { params: plan.params, tables: plan.tables, counts: plan.counts, pack_states };
+    let states = States::of(options.level, options.tuning);
+    let coder = Coder::Lanes { params: plan.params, tables: plan.tables, counts: plan.counts, states };
     Some(Prepared { bytes: plan.bytes, coder })
 }
 
@@ -314,8 +314,8 @@ impl Prepared {
     /// What encoding chunks needs, once per tensor.
     pub(crate) fn encoder(&self) -> Result<ChunkEncoder<'_>> {
         Ok(match &self.coder {
-            Coder::Lanes { params, tables, pack_states, .. } => {
-                ChunkEncoder::Lanes(Box::new(LanesEncoder::new(params, tables, *pack_states)?))
+            Coder::Lanes { params, tables, states, .. } => {
+                ChunkEncoder::Lanes(Box::new(LanesEncoder::new(params, tables, *states)?))
             }
             Coder::Integer { params, tables, options } => {
                 ChunkEncoder::Integer(Box::new(IntegerEncoder::new(*params, tables, *options)?))

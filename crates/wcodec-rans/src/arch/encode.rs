@@ -6,7 +6,7 @@ use crate::alias::AliasTable;
 use crate::error::{RansError, Result};
 use crate::freq::TableSet;
 use crate::layout::HeadLayout;
-use crate::superblock::{Classes, Shape, log2_fixed, raw_position, trade_signs};
+use crate::superblock::{Classes, Shape, Source, log2_of_start, raw_position, trade_signs};
 
 /// A slot says how to code one symbol in one context: `freq | begin << 12`, where `begin` is the place of its bias 0 in
 /// [`EncodeTables::places`], and [`PATCHED`] where it stands in for a value without one.
@@ -35,8 +35,8 @@ pub(crate) struct EncodeTables {
     pub(crate) first: u16,
     /// Entries of one context: one per value from `first` to the largest, and one for all others.
     pub(crate) width: usize,
-    /// `contexts · width` entries: the slot, and from bit 32 on log2(2^P / freq) in 1/65536 bit.
-    entries: Vec<u64>,
+    /// `contexts · width` entries.
+    entries: Vec<Slot>,
     /// ⌈2^(32+P) / freq⌉ of every frequency that some slot has. For x < freq·2^(32−P), x·reciprocal stays below 2^64 and, shifted right
     /// by 32 + P, is exactly ⌊x / freq⌋, since x·(reciprocal·freq − 2^(32+P)) < freq²·2^(32−P) < 2^(32+P).
     reciprocals: Vec<u64>,
@@ -64,8 +64,7 @@ impl EncodeTables {
             let mut entry = |s: usize, mark: Slot| {
                 let freq = table.freqs()[s];
                 reciprocals[usize::from(freq)] = (1u64 << (32 + p)).div_ceil(u64::from(freq));
-                let cost = (p << 16) - log2_fixed(u32::from(freq));
-                u64::from(u32::from(freq) | (starts[s] << 12) | mark) | (u64::from(cost) << 32)
+                u32::from(freq) | (starts[s] << 12) | mark
             };
             let from = entries.len();
             entries.resize(from + width, entry(top, PATCHED));
@@ -82,8 +81,24 @@ impl EncodeTables {
         &self.places
     }
 
+    /// Costs of lanes in 1/65536 bit, from the products of their frequencies.
+    pub(crate) fn costs(
+        &self,
+        shape: Shape,
+        mantissas: &[f32; LANES],
+        exponents: &[u32; LANES],
+        out: &mut [u32; LANES],
+    ) {
+        let all = (shape.rows() as u32 * self.table_bits) << 16;
+        for ((out, m), e) in out.iter_mut().zip(mantissas).zip(exponents) {
+            // The upper 16 bits of the mantissa, and its leading one.
+            let log = log2_of_start(m.to_bits() << 9 >> 16 | 1 << 16) - (16 << 16);
+            *out = all - (e << 16) - log;
+        }
+    }
+
     /// All entries: `contexts · width`.
-    pub(crate) fn entries(&self) -> &[u64] {
+    pub(crate) fn entries(&self) -> &[Slot] {
         &self.entries
     }
 
@@ -144,16 +159,6 @@ impl Lanes {
         tails
     }
 
-    /// Appends the stored part of the raw field.
-    pub(crate) fn store_raw(&self, shape: Shape, layout: HeadLayout, out: &mut Vec<u8>) {
-        let stored = shape.pairs() * shape.stored_halfwords(layout);
-        let from = out.len();
-        out.resize(from + 4 * stored, 0);
-        for (bytes, h) in out[from..].chunks_exact_mut(4).zip(&self.halves) {
-            bytes.copy_from_slice(&h.to_le_bytes());
-        }
-    }
-
     /// Row, column and value of every element that has a stand-in.
     pub(crate) fn patches<'a>(
         &'a self,
@@ -162,6 +167,8 @@ impl Lanes {
         shape: Shape,
     ) -> impl Iterator<Item = (usize, usize, u16)> + 'a {
         let rows = self.slots.chunks_exact(shape.cols()).zip(heads.chunks_exact(shape.cols())).enumerate();
+        // Most rows have none.
+        let rows = rows.filter(|(_, (slots, _))| slots.iter().fold(0, |any, slot| any | slot) & PATCHED != 0);
         rows.flat_map(move |(i, (slots, heads))| {
             let lanes = slots.iter().zip(shape.lane_columns());
             lanes.filter(|(slot, _)| **slot & PATCHED != 0).map(move |(_, j)| (i, j, layout.coded(heads[j])))
@@ -188,27 +195,33 @@ impl Lanes {
         }
     }
 
-    fn slots_scalar(
-        &mut self,
-        tables: &EncodeTables,
-        heads: &[u16],
-        shape: Shape,
-        classes: Classes<'_>,
-        costs: &mut [u32; LANES],
-    ) -> bool {
+    fn slots_scalar(&mut self, tables: &EncodeTables, heads: &[u16], shape: Shape, classes: Classes<'_>) -> bool {
         let mut any = 0;
         let rows = self.slots.chunks_exact_mut(shape.cols()).zip(heads.chunks_exact(shape.cols()));
         for (i, (slots, heads)) in rows.enumerate() {
-            for ((slot, cost), j) in slots.iter_mut().zip(&mut *costs).zip(shape.lane_columns()) {
+            for (slot, j) in slots.iter_mut().zip(shape.lane_columns()) {
                 let context = classes.context(i, j, tables.contexts);
                 let value = usize::from(tables.layout.coded(heads[j]).wrapping_sub(tables.first));
-                let entry = tables.entries[context * tables.width + value.min(tables.width - 1)];
-                *slot = entry as u32;
-                *cost = cost.wrapping_add((entry >> 32) as u32);
+                *slot = tables.entries[context * tables.width + value.min(tables.width - 1)];
                 any |= *slot;
             }
         }
         any & PATCHED != 0
+    }
+
+    /// The product of a lane's frequencies as mantissa and exponent, in floats that every instruction set rounds alike.
+    fn costs_scalar(&self, tables: &EncodeTables, shape: Shape, costs: &mut [u32; LANES]) {
+        let (mut mantissas, mut exponents) = ([1f32; LANES], [0u32; LANES]);
+        for rows in self.slots.chunks(PRODUCT_ROWS * shape.cols()) {
+            for slots in rows.chunks_exact(shape.cols()) {
+                mantissas.iter_mut().zip(slots).for_each(|(m, &slot)| *m *= freq(slot) as f32);
+            }
+            for (m, e) in mantissas.iter_mut().zip(&mut exponents) {
+                *e += (m.to_bits() >> 23) - 127;
+                *m = f32::from_bits(m.to_bits() & 0x7f_ffff | 127 << 23);
+            }
+        }
+        tables.costs(shape, &mantissas, &exponents, costs);
     }
 
     fn run_scalar(&mut self, tables: &EncodeTables, shape: Shape, states: &mut [u32; LANES]) {
@@ -260,12 +273,48 @@ impl Lanes {
     }
 }
 
+/// See [`Backend::heads`]. Inlined, so that every instruction set has its own.
+#[inline(always)]
+pub(crate) fn read_heads(source: Source<'_>, shape: Shape, head_bytes: usize, heads: &mut [u16]) {
+    let (cols, n) = (shape.cols(), source.element_bytes);
+    for (heads, row) in heads.chunks_exact_mut(cols).zip(source.bytes.chunks(source.row_stride)) {
+        let elements = &row[..cols * n];
+        match (n, head_bytes) {
+            (1, _) => heads.iter_mut().zip(elements).for_each(|(h, &e)| *h = u16::from(e)),
+            (2, 2) => each_element(heads, elements, |e: [u8; 2]| u16::from_le_bytes(e)),
+            (4, 2) => each_element(heads, elements, |e: [u8; 4]| (u32::from_le_bytes(e) >> 16) as u16),
+            (8, 2) => each_element(heads, elements, |e: [u8; 8]| (u64::from_le_bytes(e) >> 48) as u16),
+            (n, _) => heads.iter_mut().zip(elements.chunks_exact(n)).for_each(|(h, e)| *h = u16::from(e[n - 1])),
+        }
+    }
+}
+
+#[inline(always)]
+fn each_element<const N: usize>(heads: &mut [u16], elements: &[u8], head: impl Fn([u8; N]) -> u16) {
+    for (h, e) in heads.iter_mut().zip(elements.as_chunks().0) {
+        *h = head(*e);
+    }
+}
+
+/// Rows whose frequencies are multiplied before the product is normalised: 8 · 12 bits fit a float's exponent.
+pub(crate) const PRODUCT_ROWS: usize = 8;
+
 /// Least precision P of the vector runs: their quotients, below 2^(32 − P), have to come out of 24-bit floats within one.
 #[cfg(target_arch = "x86_64")]
 const VECTOR_TABLE_BITS: u32 = 10;
 
 impl Backend {
-    /// Finds every element's slot and adds up every lane's costs. Says whether any slot is [`PATCHED`].
+    /// The heads, of one or two bytes, of elements that have been found to span `shape`; row by row.
+    pub(crate) fn heads(self, source: Source<'_>, shape: Shape, head_bytes: usize, heads: &mut Vec<u16>) {
+        heads.resize(shape.elements(), 0);
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(token) => token.heads(source, shape, head_bytes, heads),
+            _ => read_heads(source, shape, head_bytes, heads),
+        }
+    }
+
+    /// Finds every element's slot. Says whether any slot is [`PATCHED`].
     pub(crate) fn encode_slots(
         self,
         tables: &EncodeTables,
@@ -273,12 +322,20 @@ impl Backend {
         shape: Shape,
         classes: Classes<'_>,
         lanes: &mut Lanes,
-        costs: &mut [u32; LANES],
     ) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(token) if shape.cols() == LANES => token.encode_slots(tables, heads, classes, lanes, costs),
-            _ => lanes.slots_scalar(tables, heads, shape, classes, costs),
+            Self::Avx512(token) if shape.cols() == LANES => token.encode_slots(tables, heads, classes, lanes),
+            _ => lanes.slots_scalar(tables, heads, shape, classes),
+        }
+    }
+
+    /// What every lane's slots cost, log2 of the factor by which they make its state grow, in 1/65536 bit.
+    pub(crate) fn encode_costs(self, tables: &EncodeTables, shape: Shape, lanes: &Lanes, costs: &mut [u32; LANES]) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(token) if shape.cols() == LANES => token.encode_costs(tables, shape, lanes, costs),
+            _ => lanes.costs_scalar(tables, shape, costs),
         }
     }
 
@@ -421,7 +478,7 @@ mod tests {
                 }
                 let mut lanes = Lanes::default();
                 lanes.resize(shape, layout);
-                lanes.slots.fill(tables.entries()[0] as u32);
+                lanes.slots.fill(tables.entries()[0]);
                 let (mut vector, mut scalar) = (states, states);
                 backend.encode_run(&tables, shape, &mut lanes, &mut vector);
                 lanes.run_scalar(&tables, shape, &mut scalar);

@@ -7,10 +7,10 @@
 use std::arch::x86_64::*;
 
 use super::avx512::Avx512;
-use super::encode::{EncodeTables, Lanes, PATCHED};
+use super::encode::{EncodeTables, Lanes, PATCHED, PRODUCT_ROWS, read_heads};
 use crate::LANES;
 use crate::layout::HeadLayout;
-use crate::superblock::{Classes, GROUP_ROWS};
+use crate::superblock::{Classes, GROUP_ROWS, Shape, Source};
 
 impl Avx512 {
     /// See [`super::Backend::encode_slots`]; for 64 columns.
@@ -20,10 +20,22 @@ impl Avx512 {
         heads: &[u16],
         classes: Classes<'_>,
         lanes: &mut Lanes,
-        costs: &mut [u32; LANES],
     ) -> bool {
         // SAFETY: `self` exists only if the CPU has every feature that the function is compiled for.
-        unsafe { slots(tables, heads, classes, &mut lanes.slots, costs) }
+        unsafe { slots(tables, heads, classes, &mut lanes.slots) }
+    }
+
+    /// See [`super::Backend::encode_costs`]; for 64 columns.
+    pub(crate) fn encode_costs(self, tables: &EncodeTables, shape: Shape, lanes: &Lanes, costs: &mut [u32; LANES]) {
+        // SAFETY: as above.
+        let (mantissas, exponents) = unsafe { products(&lanes.slots) };
+        tables.costs(shape, &mantissas, &exponents, costs);
+    }
+
+    /// See [`super::Backend::heads`].
+    pub(crate) fn heads(self, source: Source<'_>, shape: Shape, head_bytes: usize, heads: &mut [u16]) {
+        // SAFETY: as above.
+        unsafe { heads_of(source, shape, head_bytes, heads) }
     }
 
     /// See [`super::Backend::encode_run`]; for 64 columns and P ≥ 10.
@@ -46,13 +58,12 @@ impl Avx512 {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-fn slots(
-    tables: &EncodeTables,
-    heads: &[u16],
-    classes: Classes<'_>,
-    slots: &mut [u32],
-    costs: &mut [u32; LANES],
-) -> bool {
+fn heads_of(source: Source<'_>, shape: Shape, head_bytes: usize, heads: &mut [u16]) {
+    read_heads(source, shape, head_bytes, heads);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn slots(tables: &EncodeTables, heads: &[u16], classes: Classes<'_>, slots: &mut [u32]) -> bool {
     let layout = tables.layout;
     let fill = |x: usize| _mm512_set1_epi32(x as i32);
     let mask = fill((1 << layout.coded_bits()) - 1);
@@ -66,10 +77,7 @@ fn slots(
     }
     let offsets: [__m512i; 4] =
         std::array::from_fn(|v| load_signed((&offsets[16 * v..16 * v + 16]).try_into().expect("16")));
-    let low_words = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    let high_words = _mm512_or_si512(low_words, _mm512_set1_epi32(1));
 
-    let mut sums = [_mm512_setzero_si512(); 4];
     let mut any = _mm512_setzero_si512();
     let rows = heads.chunks_exact(LANES).zip(slots.chunks_exact_mut(LANES)).zip(classes.rows);
     for ((heads, slots), &class) in rows {
@@ -81,18 +89,44 @@ fn slots(
             let context = _mm512_add_epi32(class, offsets[v]);
             let context = _mm512_min_epi32(_mm512_max_epi32(context, _mm512_setzero_si512()), last_context);
             let index = _mm512_add_epi32(context, value);
-            // SAFETY: value < width, and context ≤ (contexts − 1)·width.
-            let (low, high) = unsafe { gather(tables.entries(), index) };
-            let slot = _mm512_permutex2var_epi32(low, low_words, high);
-            sums[v] = _mm512_add_epi32(sums[v], _mm512_permutex2var_epi32(low, high_words, high));
+            // SAFETY: value < width, and context ≤ (contexts − 1)·width. A bounds check per lane would double the instructions of a row.
+            let slot = unsafe { _mm512_i32gather_epi32::<4>(index, tables.entries().as_ptr().cast()) };
             any = _mm512_or_si512(any, slot);
             store((&mut slots[16 * v..16 * v + 16]).try_into().expect("16"), slot);
         }
     }
-    for (costs, sum) in costs.chunks_exact_mut(16).zip(sums) {
-        store(costs.try_into().expect("16"), sum);
-    }
     _mm512_test_epi32_mask(any, _mm512_set1_epi32(PATCHED as i32)) != 0
+}
+
+/// See [`Lanes::costs_scalar`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn products(slots: &[u32]) -> ([f32; LANES], [u32; LANES]) {
+    let mut m = [_mm512_set1_ps(1.0); 4];
+    let mut e = [_mm512_setzero_si512(); 4];
+    for rows in slots.chunks(PRODUCT_ROWS * LANES) {
+        for slots in rows.chunks_exact(LANES) {
+            for v in 0..4 {
+                let slot = load((&slots[16 * v..16 * v + 16]).try_into().expect("16"));
+                let freq = _mm512_and_si512(slot, _mm512_set1_epi32(0xfff));
+                m[v] = _mm512_mul_ps(m[v], _mm512_cvtepi32_ps(freq));
+            }
+        }
+        for v in 0..4 {
+            let bits = _mm512_castps_si512(m[v]);
+            let exponent = _mm512_sub_epi32(_mm512_srli_epi32::<23>(bits), _mm512_set1_epi32(127));
+            e[v] = _mm512_add_epi32(e[v], exponent);
+            let fraction = _mm512_and_si512(bits, _mm512_set1_epi32(0x7f_ffff));
+            m[v] = _mm512_castsi512_ps(_mm512_or_si512(fraction, _mm512_set1_epi32(127 << 23)));
+        }
+    }
+    let (mut mantissas, mut exponents) = ([0f32; LANES], [0u32; LANES]);
+    for v in 0..4 {
+        store((&mut exponents[16 * v..16 * v + 16]).try_into().expect("16"), e[v]);
+        let to: &mut [f32; 16] = (&mut mantissas[16 * v..16 * v + 16]).try_into().expect("16");
+        // SAFETY: 64 writable bytes.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), m[v]) };
+    }
+    (mantissas, exponents)
 }
 
 /// The quotient of state and frequency comes from floats: x is rounded to 24 bits, so is the reciprocal (14 bits and one Newton step, error
@@ -207,23 +241,6 @@ fn words(words: &[u16], sheds: &[u64], out: &mut Vec<u8>) {
         }
     }
     out.truncate(at);
-}
-
-/// Entries 0–7 and 8–15 of sixteen indices.
-///
-/// # Safety
-/// Every index is below `entries.len()`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-unsafe fn gather(entries: &[u64], index: __m512i) -> (__m512i, __m512i) {
-    let base = entries.as_ptr().cast();
-    // SAFETY: the caller's promise. A bounds check per lane would double the instructions of a row.
-    unsafe {
-        (
-            _mm512_i32gather_epi64::<8>(_mm512_castsi512_si256(index), base),
-            _mm512_i32gather_epi64::<8>(_mm512_extracti64x4_epi64::<1>(index), base),
-        )
-    }
 }
 
 #[inline]

@@ -51,24 +51,48 @@ pub struct EncodedSuperblock {
 pub struct Encoder {
     tables: EncodeTables,
     backend: Backend,
-    /// Whether states carry raw bits.
-    packs: bool,
+    packing: Packing,
 }
+
+/// What the states of lanes that have a raw field carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Packing {
+    /// Nothing.
+    Plain,
+    /// Raw bits; bases from 0 to this one are as welcome as 0.
+    Bits { bases: u8 },
+}
+
+/// Last base of [`Packing::Bits`] by default. Base b tells b/178 of a bit less per lane, and a
+/// choice of bases saves most second runs of lanes.
+const WELCOME_BASES: u8 = 8;
 
 /// Memory that encoding reuses from superblock to superblock.
 #[derive(Debug, Default)]
 pub struct Workspace {
+    heads: Vec<u16>,
     lanes: Lanes,
 }
 
-/// Where the parts of an encoded superblock are appended.
+/// Elements to encode: a superblock inside rows of bytes. The counterpart of [`super::Target`].
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// The first element's first byte, and everything behind it that the superblock spans.
+    pub bytes: &'a [u8],
+    /// Bytes from one row to the next.
+    pub row_stride: usize,
+    /// Bytes of an element: 1, 2, 4 or 8; its head is the last one or two.
+    pub element_bytes: usize,
+}
+
+/// Where the parts of an encoded superblock go.
 #[derive(Debug)]
 pub struct Sink<'a> {
-    /// Receives [`Shape::state_bytes`] bytes.
-    pub states: &'a mut Vec<u8>,
-    /// Receives [`Shape::raw_bytes`] bytes.
-    pub raw: &'a mut Vec<u8>,
-    /// Receives words, overflow, patches; a multiple of 4 bytes.
+    /// Filled with the states: [`Shape::state_bytes`] bytes.
+    pub states: &'a mut [u8],
+    /// Filled with the raw field: [`Shape::raw_bytes`] bytes.
+    pub raw: &'a mut [u8],
+    /// Words, overflow and patches are appended; a multiple of 4 bytes.
     pub stream: &'a mut Vec<u8>,
 }
 
@@ -87,7 +111,8 @@ impl Encoder {
     /// # Errors
     /// [`RansError::BadArgument`] when an alphabet value does not fit the coded field.
     pub fn new(layout: HeadLayout, tables: &TableSet) -> Result<Self> {
-        Ok(Self { tables: EncodeTables::new(layout, tables)?, backend: Backend::auto(), packs: true })
+        let packing = Packing::Bits { bases: WELCOME_BASES };
+        Ok(Self { tables: EncodeTables::new(layout, tables)?, backend: Backend::auto(), packing })
     }
 
     /// The same tables, encoding with `isa` only. For tests and comparisons; the bytes are the same with all.
@@ -101,7 +126,12 @@ impl Encoder {
 
     /// The same tables, with states that carry nothing: larger superblocks, to measure what carrying gains.
     pub fn with_plain_states(self) -> Self {
-        Self { packs: false, ..self }
+        Self { packing: Packing::Plain, ..self }
+    }
+
+    /// The same tables, with the states that take the fewest bits, whatever the time.
+    pub fn with_tightest_states(self) -> Self {
+        Self { packing: Packing::Bits { bases: 0 }, ..self }
     }
 
     /// The split of heads that this encoder codes.
@@ -114,39 +144,71 @@ impl Encoder {
     /// # Errors
     /// [`RansError::BadArgument`] when `heads` or `classes` have another size than `shape`.
     pub fn encode(&self, heads: &[u16], shape: Shape, classes: Classes<'_>) -> Result<EncodedSuperblock> {
-        let mut packed = EncodedSuperblock::default();
+        if heads.len() != shape.elements() {
+            return Err(RansError::BadArgument("heads must match the superblock's size"));
+        }
+        let mut packed = EncodedSuperblock {
+            states: vec![0; shape.state_bytes()],
+            raw: vec![0; shape.raw_bytes(self.layout())],
+            ..EncodedSuperblock::default()
+        };
+        let mut work = Workspace { heads: heads.to_vec(), ..Workspace::default() };
         let sink = Sink { states: &mut packed.states, raw: &mut packed.raw, stream: &mut packed.stream };
-        let encoded = self.append(heads, shape, classes, &mut Workspace::default(), sink)?;
+        let encoded = self.encode_heads(shape, classes, &mut work, sink)?;
         packed.base = encoded.base;
         packed.patches = encoded.patches;
         Ok(packed)
     }
 
-    /// As [`Encoder::encode`], but appends the parts to vectors of the caller, and allocates nothing else when `work` has served before.
+    /// As [`Encoder::encode`], but takes heads from elements and puts the parts where the caller wants them; allocates nothing but the
+    /// stream's growth when `work` has served before.
     ///
     /// # Errors
-    /// As [`Encoder::encode`]; then nothing has been appended.
+    /// [`RansError::BadArgument`] when `source`, `classes` or `sink` have another size than `shape`; then nothing has been
+    /// written.
     pub fn append(
         &self,
-        heads: &[u16],
+        source: Source<'_>,
+        shape: Shape,
+        classes: Classes<'_>,
+        work: &mut Workspace,
+        sink: Sink<'_>,
+    ) -> Result<Encoded> {
+        let row_bytes = shape.cols() * source.element_bytes;
+        let spanned = (shape.rows() - 1) * source.row_stride + row_bytes;
+        if !matches!(source.element_bytes, 1 | 2 | 4 | 8)
+            || source.element_bytes < self.layout().bytes()
+            || source.row_stride < row_bytes
+            || source.bytes.len() < spanned
+        {
+            return Err(RansError::BadArgument("elements must span the superblock"));
+        }
+        self.backend.heads(source, shape, self.layout().bytes(), &mut work.heads);
+        self.encode_heads(shape, classes, work, sink)
+    }
+
+    fn encode_heads(
+        &self,
         shape: Shape,
         classes: Classes<'_>,
         work: &mut Workspace,
         sink: Sink<'_>,
     ) -> Result<Encoded> {
         classes.check(shape)?;
-        if heads.len() != shape.elements() {
-            return Err(RansError::BadArgument("heads must match the superblock's size"));
+        let (layout, cols, Workspace { heads, lanes }) = (self.layout(), shape.cols(), work);
+        if sink.states.len() != shape.state_bytes() || sink.raw.len() != shape.raw_bytes(layout) {
+            return Err(RansError::BadArgument("room for states and raw field must match the superblock"));
         }
-        let (layout, cols, lanes) = (self.layout(), shape.cols(), &mut work.lanes);
         lanes.resize(shape, layout);
-        let mut costs = [0u32; LANES];
-        let patched = self.backend.encode_slots(&self.tables, heads, shape, classes, lanes, &mut costs);
+        let patched = self.backend.encode_slots(&self.tables, heads, shape, classes, lanes);
         self.backend.encode_raw(layout, heads, shape, lanes);
 
         let carries = shape.carries(layout);
         let tails = if carries { lanes.tails(shape) } else { [0; LANES] };
-        let packed = if carries && self.packs { self.pack_states(shape, lanes, &tails, &costs) } else { None };
+        let packed = match self.packing {
+            Packing::Bits { bases } if carries => self.pack_states(shape, lanes, &tails, bases),
+            _ => None,
+        };
         let plain = packed.is_none();
         let (base, lengths, finals) = packed.unwrap_or_else(|| {
             let mut states = [STATE_LOW; LANES];
@@ -157,8 +219,7 @@ impl Encoder {
         let start = sink.stream.len();
         self.backend.encode_words(shape, lanes, sink.stream);
         let mut overflow = Overflow { out: sink.stream, pending: 0, filled: 0 };
-        for lane in 0..cols {
-            let t = tails[lane];
+        for ((lane, stored), &t) in sink.states.chunks_exact_mut(4).enumerate().zip(&tails[..cols]) {
             let word = if plain {
                 if carries {
                     overflow.write(t, 32);
@@ -168,7 +229,7 @@ impl Encoder {
                 overflow.write(t, 31 - lengths[lane]);
                 (finals[lane] - state_base(base)) | (t & 0x8000_0000)
             };
-            sink.states.extend_from_slice(&word.to_le_bytes());
+            stored.copy_from_slice(&word.to_le_bytes());
         }
         overflow.finish();
         let stream = sink.stream;
@@ -182,37 +243,55 @@ impl Encoder {
             }
         }
         stream.resize(start + (stream.len() - start).next_multiple_of(4), 0);
-        lanes.store_raw(shape, layout, sink.raw);
+        for (bytes, half) in sink.raw.chunks_exact_mut(4).zip(&lanes.halves) {
+            bytes.copy_from_slice(&half.to_le_bytes());
+        }
         Ok(Encoded { base, patches })
     }
 
     /// Runs the lanes from the best starts: the base, and every lane's n and final state. `None` when no base serves all lanes.
     ///
-    /// A lane's final state grows by one octave with n and wraps after 16, so one n of 16 lands it in a given octave,
-    /// up to rounding: the symbols' costs foretell it for nearly all lanes, a neighbouring n serves the others, and where
-    /// a lane falls between two, another base moves the octave's edge.
+    /// A lane's final state grows by one octave with n and wraps after 16, so one n of 16 lands it in a given octave, up to rounding:
+    /// the symbols' costs foretell it. A base moves the octave's edges; one of the `bases` is aimed at that is far from what is
+    /// foretold of every lane. What happened then mostly fits some base. Where it does not, single lanes run again with a
+    /// neighbouring n.
     fn pack_states(
         &self,
         shape: Shape,
         lanes: &mut Lanes,
         tails: &[u32; LANES],
-        costs: &[u32; LANES],
+        bases: u8,
     ) -> Option<(u8, [u32; LANES], [u32; LANES])> {
         let cols = shape.cols();
         // A leading one and the upper n of T's low 31 bits: with n, the state moves by exact octaves.
         let start = |t: u32, n: u32| (0x8000_0000 | t) >> (31 - n);
+        let mut logs = [0; LANES];
+        self.backend.encode_costs(&self.tables, shape, lanes, &mut logs);
+        for (log, &t) in logs[..cols].iter_mut().zip(tails) {
+            // log2 of the final state, for n = 16.
+            *log = log.wrapping_add(log2_of_start(start(t, 16)));
+        }
+        let aim = if bases == 0 { 0 } else { quiet_base(&logs[..cols], bases) };
+        let edge = (8 << 16) - log2_fixed(256 - u32::from(aim));
         let (mut lengths, mut states) = ([16u32; LANES], [STATE_LOW; LANES]);
         for lane in 0..cols {
-            // log2 of the final state modulo 16, for n = 16; n makes it 15 and something.
-            let log = log2_of_start(start(tails[lane], 16)).wrapping_add(costs[lane]) & 0xf_ffff;
-            lengths[lane] = 16 + ((15 - (log >> 16)) & 15);
+            // Modulo 16 octaves: n makes it 15 above the edge and something.
+            let above = logs[lane].wrapping_add(edge) >> 16;
+            lengths[lane] = 16 + (15u32.wrapping_sub(above) & 15);
             states[lane] = start(tails[lane], lengths[lane]);
         }
         self.backend.encode_run(&self.tables, shape, lanes, &mut states);
 
+        let least = states[..cols].iter().fold(u32::MAX, |least, &x| least.min(x));
+        let most = states[..cols].iter().fold(0, |most, &x| most.max(x));
+        let lowest = (1u32 << 31).saturating_sub(least).div_ceil(1 << 23).min(PLAIN_STATES.into()) as u8;
+        if lowest < PLAIN_STATES && u64::from(most) < 2 * u64::from(state_base(lowest)) {
+            return Some((lowest, lengths, states));
+        }
+
         let turned = |n: u32, up: bool| 16 + (if up { n + 1 } else { n - 1 } & 15);
         let mut turns: [[Option<Turn>; 2]; LANES] = [const { [const { None }; 2] }; LANES];
-        'bases: for base in 0..PLAIN_STATES {
+        'bases: for base in (aim..PLAIN_STATES).chain(0..aim) {
             let low = state_base(base);
             let fits = |x: u32| x >= low && x - low < low;
             let mut picks = [None; LANES];
@@ -248,6 +327,45 @@ impl Encoder {
     }
 }
 
+/// The base up to `last` whose edge is farthest from where `logs`, in 1/65536 octave, put the lanes; the lowest of equals.
+fn quiet_base(logs: &[u32], last: u8) -> u8 {
+    // An octave's edge for base b is 2^31·(1 − b/256). A lane that is u below the next octave is between the edges of b and b + 1
+    // for b = ⌊256·(1 − 2^−u)⌋, and a circle of 128 such places is the octave.
+    let mut taken = 0u128;
+    for log in logs {
+        let below = 0xffff - (log & 0xffff);
+        taken |= 1 << PLACES[(below >> 8) as usize];
+    }
+    let welcome = (1u128 << (last + 1)) - 1;
+    let free = !taken;
+    let (mut quiet, mut best) = (u128::MAX, 0);
+    for reach in 0..64 {
+        // Edge b has place b on one side, place b − 1 on the other.
+        quiet &= free.rotate_right(reach) & free.rotate_left(reach + 1);
+        if quiet & welcome == 0 {
+            break;
+        }
+        best = (quiet & welcome).trailing_zeros() as u8;
+    }
+    best
+}
+
+/// ⌊256·(1 − 2^−u)⌋ for u = (i + ½)/256.
+const PLACES: [u8; 256] = {
+    let mut places = [0; 256];
+    let mut place = 0;
+    let mut i = 0u32;
+    while i < 256 {
+        // Place p ends where 256 − p − 1 = 256·2^−u.
+        while ((8 << 16) - log2_fixed(255 - place as u32)) <= i * 256 + 128 && place < 127 {
+            place += 1;
+        }
+        places[i as usize] = place;
+        i += 1;
+    }
+    places
+};
+
 /// Bits behind the words, lowest first.
 struct Overflow<'a> {
     out: &'a mut Vec<u8>,
@@ -273,7 +391,7 @@ impl Overflow<'_> {
 }
 
 /// log2 in 1/65536, rounded down: the mantissa squared once per fraction bit.
-pub(crate) const fn log2_fixed(x: u32) -> u32 {
+const fn log2_fixed(x: u32) -> u32 {
     let n = x.ilog2();
     let mut mantissa = (x as u64) << 31 >> n; // in [2^31, 2^32)
     let mut log = n;
@@ -289,7 +407,7 @@ pub(crate) const fn log2_fixed(x: u32) -> u32 {
 }
 
 /// About log2 of x ∈ [2^16, 2^17) in 1/65536: linear between 257 points, within 1/65536 or so. What it foretells is checked.
-fn log2_of_start(x: u32) -> u32 {
+pub(crate) fn log2_of_start(x: u32) -> u32 {
     const POINTS: [u32; 257] = {
         let mut points = [0; 257];
         let mut i = 0;

@@ -31,8 +31,8 @@ mod decode;
 mod encode;
 
 pub use decode::{DecodeTables, Job, Superblock, Target};
-pub use encode::{Encoded, EncodedSuperblock, Encoder, Sink, Workspace};
-pub(crate) use encode::{log2_fixed, trade_signs};
+pub use encode::{Encoded, EncodedSuperblock, Encoder, Sink, Source, Workspace};
+pub(crate) use encode::{log2_of_start, trade_signs};
 
 use crate::LANES;
 use crate::error::{RansError, Result};

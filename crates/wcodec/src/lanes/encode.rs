@@ -1,11 +1,47 @@
 //! Encoding the chunks of a planned tensor.
 
+use std::cell::RefCell;
+use std::ops::Range;
+
 use wcodec_rans::TableSet;
-use wcodec_rans::superblock::{Classes, Encoder, Sink, Workspace};
+use wcodec_rans::superblock::{Classes, Encoder, Sink, Source, Workspace};
 
 use super::low;
 use super::params::{BlockIndex, LanesParams};
 use crate::error::{Error, Result};
+use crate::options::{Level, Tuning};
+
+/// What the states of superblocks carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum States {
+    /// Nothing.
+    Plain,
+    /// Raw bits.
+    Packed,
+    /// As many as can be.
+    Tightest,
+}
+
+impl States {
+    pub(crate) fn of(level: Level, tuning: Tuning) -> Self {
+        match (tuning.pack_states, level) {
+            (false, _) => Self::Plain,
+            (true, Level::Max) => Self::Tightest,
+            (true, _) => Self::Packed,
+        }
+    }
+}
+
+/// Memory that a thread reuses from chunk to chunk.
+#[derive(Default)]
+struct Scratch {
+    work: Workspace,
+    streams: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
 
 /// Encodes chunks of one tensor; shared by threads.
 pub(crate) struct LanesEncoder<'a> {
@@ -16,61 +52,97 @@ pub(crate) struct LanesEncoder<'a> {
 }
 
 impl<'a> LanesEncoder<'a> {
-    pub(crate) fn new(params: &'a LanesParams, tables: &TableSet, pack_states: bool) -> Result<Self> {
+    pub(crate) fn new(params: &'a LanesParams, tables: &TableSet, states: States) -> Result<Self> {
         let encoder = Encoder::new(params.layout, tables).map_err(|e| Error::BadArgument(e.to_string()))?;
-        let encoder = if pack_states { encoder } else { encoder.with_plain_states() };
+        let encoder = match states {
+            States::Plain => encoder.with_plain_states(),
+            States::Packed => encoder,
+            States::Tightest => encoder.with_tightest_states(),
+        };
         let zero_rows = vec![0; params.geometry.block_rows];
         Ok(Self { params, encoder, zero_rows, zero_cols: vec![0; wcodec_rans::LANES] })
     }
 
     /// Encodes chunk `chunk`, whose decoded bytes are `data`: its bytes and the index of its superblocks.
     pub(crate) fn encode_chunk(&self, chunk: usize, data: &[u8]) -> Result<(Vec<u8>, Vec<BlockIndex>)> {
-        let g = &self.params.geometry;
-        let low_bytes = self.params.low_bytes();
-        let first_row = g.chunk_rows(chunk).start;
-        // All parts end up in the first.
-        let mut raw = Vec::with_capacity(data.len());
-        let (mut states, mut lows) = (Vec::with_capacity(data.len() / 16), Vec::new());
-        let mut streams = Vec::with_capacity(data.len() / 2);
-        let mut index = Vec::new();
-        let mut work = Workspace::default();
-        let mut heads = Vec::with_capacity(g.block_rows * wcodec_rans::LANES);
-        for strip in g.chunk_strips(chunk) {
-            let rows = g.strip_rows(strip);
-            for block in 0..g.blocks_across() {
-                let (cols, shape) = (g.block_cols(block), g.shape(strip, block));
-                heads.clear();
-                for row in rows.clone() {
-                    let start = (row - first_row) * g.row_bytes() + cols.start * g.element_bytes;
-                    let elements = &data[start..start + cols.len() * g.element_bytes];
-                    push_heads(elements, g.element_bytes, self.params.layout.bytes(), &mut heads);
-                    if low_bytes > 0 {
-                        low::pack_row(elements, g.element_bytes, low_bytes, self.params.row_low_bits(row), &mut lows);
-                    }
-                }
-                lows.resize(lows.len().next_multiple_of(4), 0);
-                let classes = Classes {
-                    rows: self.params.row_classes.get(rows.clone()).unwrap_or(&self.zero_rows[..rows.len()]),
-                    cols: self.params.col_classes.get(cols.clone()).unwrap_or(&self.zero_cols[..cols.len()]),
-                };
-                let before = streams.len();
-                let sink = Sink { states: &mut states, raw: &mut raw, stream: &mut streams };
-                let encoded = self
-                    .encoder
-                    .append(&heads, shape, classes, &mut work, sink)
-                    .map_err(|e| Error::BadArgument(e.to_string()))?;
-                let stream_words = u16::try_from((streams.len() - before) / 4)
-                    .map_err(|_| Error::BadArgument("superblock stream too long".into()))?;
-                index.push(BlockIndex { stream_words, base: encoded.base, patches: encoded.patches });
-            }
-        }
-        let rest = &data[g.chunk_rows(chunk).len() * g.row_bytes()..];
-        for part in [&states, &lows, &streams] {
-            raw.extend_from_slice(part);
-        }
-        raw.extend_from_slice(rest);
-        Ok((raw, index))
+        SCRATCH.with_borrow_mut(|scratch| self.encode_with(chunk, data, scratch))
     }
+
+    fn encode_with(&self, chunk: usize, data: &[u8], scratch: &mut Scratch) -> Result<(Vec<u8>, Vec<BlockIndex>)> {
+        let (g, layout) = (&self.params.geometry, self.params.layout);
+        let (first_row, low_bytes) = (g.chunk_rows(chunk).start, self.params.low_bytes());
+        let blocks = || {
+            let strips = g.chunk_strips(chunk);
+            strips.flat_map(|strip| (0..g.blocks_across()).map(move |block| (strip, block, g.shape(strip, block))))
+        };
+        // All but the streams have lengths that are known: everything gets its place at once.
+        let raw_len: usize = blocks().map(|(.., shape)| shape.raw_bytes(layout)).sum();
+        let states_len: usize = blocks().map(|(.., shape)| shape.state_bytes()).sum();
+        let low_len: usize = blocks().map(|(strip, _, shape)| self.low_len(strip, shape.cols())).sum();
+        let known = raw_len + states_len + low_len;
+        let Scratch { work, streams } = scratch;
+        let mut out = Vec::with_capacity(known + data.len() / 2);
+        out.resize(known, 0);
+        streams.clear();
+        let (mut raw, rest) = out.split_at_mut(raw_len);
+        let (mut states, mut low) = rest.split_at_mut(states_len);
+        let mut index = Vec::with_capacity(blocks().count());
+        for (strip, block, shape) in blocks() {
+            let (rows, cols) = (g.strip_rows(strip), g.block_cols(block));
+            let bytes = &data[(rows.start - first_row) * g.row_bytes() + cols.start * g.element_bytes..];
+            if low_bytes > 0 {
+                let own = split_off(&mut low, self.low_len(strip, shape.cols()));
+                self.pack_low(rows.clone(), bytes, cols.len(), own);
+            }
+            let classes = Classes {
+                rows: self.params.row_classes.get(rows.clone()).unwrap_or(&self.zero_rows[..rows.len()]),
+                cols: self.params.col_classes.get(cols.clone()).unwrap_or(&self.zero_cols[..cols.len()]),
+            };
+            let source = Source { bytes, row_stride: g.row_bytes(), element_bytes: g.element_bytes };
+            let before = streams.len();
+            let sink = Sink {
+                states: split_off(&mut states, shape.state_bytes()),
+                raw: split_off(&mut raw, shape.raw_bytes(layout)),
+                stream: streams,
+            };
+            let encoded = self
+                .encoder
+                .append(source, shape, classes, work, sink)
+                .map_err(|e| Error::BadArgument(e.to_string()))?;
+            let stream_words = u16::try_from((streams.len() - before) / 4)
+                .map_err(|_| Error::BadArgument("superblock stream too long".into()))?;
+            index.push(BlockIndex { stream_words, base: encoded.base, patches: encoded.patches });
+        }
+        out.extend_from_slice(streams);
+        out.extend_from_slice(&data[g.chunk_rows(chunk).len() * g.row_bytes()..]);
+        Ok((out, index))
+    }
+
+    /// Bytes of the low bits of a superblock of `cols` columns.
+    fn low_len(&self, strip: usize, cols: usize) -> usize {
+        if self.params.low_bytes() == 0 {
+            return 0;
+        }
+        let rows = self.params.geometry.strip_rows(strip);
+        rows.map(|row| low::row_len(cols, self.params.row_low_bits(row))).sum::<usize>().next_multiple_of(4)
+    }
+
+    /// Packs the low bits of a superblock whose elements begin at `bytes` into all of `out`.
+    fn pack_low(&self, rows: Range<usize>, bytes: &[u8], cols: usize, mut out: &mut [u8]) {
+        let g = &self.params.geometry;
+        for (row, bytes) in rows.zip(bytes.chunks(g.row_bytes())) {
+            let bits = self.params.row_low_bits(row);
+            let packed = split_off(&mut out, low::row_len(cols, bits));
+            low::pack_row(&bytes[..cols * g.element_bytes], g.element_bytes, self.params.low_bytes(), bits, packed);
+        }
+    }
+}
+
+/// The first `len` elements of `rest`, which keeps the others.
+fn split_off<'a>(rest: &mut &'a mut [u8], len: usize) -> &'a mut [u8] {
+    let (first, others) = std::mem::take(rest).split_at_mut(len);
+    *rest = others;
+    first
 }
 
 /// Appends the heads of `elements`: their top `head_bytes` bytes.

@@ -12,6 +12,6 @@ mod params;
 pub(crate) mod plan;
 
 pub(crate) use decode::{LanesDecoder, Scratch};
-pub(crate) use encode::LanesEncoder;
+pub(crate) use encode::{LanesEncoder, States};
 pub(crate) use geometry::Geometry;
 pub(crate) use params::{BlockIndex, LanesParams};
