@@ -11,7 +11,7 @@ use wcodec_container::{ArchiveReader, DtypeCode, Extent, TensorEntry, crc32};
 use crate::error::{Error, Result};
 use crate::frames::FrameDecoder;
 use crate::integer::IntegerDecoder;
-use crate::lanes::LanesDecoder;
+use crate::lanes::{LanesDecoder, LanesSummary};
 use crate::mode::Mode;
 use crate::report::{Report, TensorReport};
 use crate::small::{self, PooledParams};
@@ -328,6 +328,14 @@ impl<'a> Tensor<'a> {
     /// The directory entry.
     pub fn entry(&self) -> &TensorEntry {
         &self.reader().directory().tensors[self.index]
+    }
+
+    /// How lanes mode codes the tensor; `None` in other modes.
+    pub fn lanes(&self) -> Option<LanesSummary> {
+        match &self.decoder {
+            Decoder::Lanes(lanes) => Some(lanes.summary()),
+            _ => None,
+        }
     }
 
     /// Decodes the tensor.

@@ -36,6 +36,7 @@ pub use checkpoint::{
     TensorData, compress, compress_tensors, compress_tensors_to_vec, decompress, decompress_on, verify, verify_on,
 };
 pub use error::{Error, Result};
+pub use lanes::LanesSummary;
 pub use mode::Mode;
 pub use options::{EncodeOptions, Level, ModeChoice, Tuning};
 pub use report::{DeviceUse, Progress, Report, TensorReport};

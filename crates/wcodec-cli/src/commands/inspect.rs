@@ -124,6 +124,19 @@ fn tensor_text(tensor: &Tensor<'_>) -> String {
     if let Some(bits) = bits_per_weight(tensor) {
         let _ = writeln!(text, "  bits per weight  {bits:.3}");
     }
+    if let Some(lanes) = tensor.lanes() {
+        let [rows, cols] = lanes.classes.map(|some| if some { "classes" } else { "no classes" });
+        let _ = writeln!(
+            text,
+            "  coded            {} of {} bits of a head, {} symbols, {} contexts (rows: {rows}, columns: {cols}), P = {}",
+            lanes.layout.coded_bits(),
+            lanes.layout.bits(),
+            lanes.symbols,
+            lanes.contexts,
+            lanes.table_bits,
+        );
+        let _ = writeln!(text, "  superblocks      {} rows, of {} columns", lanes.block_rows, lanes.cols);
+    }
     let _ = writeln!(text, "  crc32            {:08x} raw, {:08x} stored", entry.crc32_decoded, entry.crc32_compressed);
     let _ = writeln!(text, "  chunks           {}", entry.chunks.len());
     for (extent, chunk) in entry.chunk_extents().zip(&entry.chunks) {
@@ -165,6 +178,17 @@ fn tensor_json(tensor: &Tensor<'_>) -> Value {
         "parameter_bytes": entry.params.len(),
         "ratio": ratio(tensor.byte_len(), tensor.stored_len()),
         "bits_per_weight": bits_per_weight(tensor),
+        "lanes": tensor.lanes().map(|lanes| json!({
+            "coded_bits": lanes.layout.coded_bits(),
+            "head_bits": lanes.layout.bits(),
+            "symbols": lanes.symbols,
+            "contexts": lanes.contexts,
+            "table_bits": lanes.table_bits,
+            "block_rows": lanes.block_rows,
+            "cols": lanes.cols,
+            "row_classes": lanes.classes[0],
+            "column_classes": lanes.classes[1],
+        })),
         "crc32_stored": hex(entry.crc32_compressed),
         "crc32_decoded": hex(entry.crc32_decoded),
         "chunks": chunks,

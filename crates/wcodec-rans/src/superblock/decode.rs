@@ -150,6 +150,11 @@ impl DecodeTables {
         self.contexts
     }
 
+    /// Symbols of the alphabet.
+    pub fn symbols(&self) -> usize {
+        self.set.values().len()
+    }
+
     /// Decoding entries, K·2^P: `freq << (32 − P) | value << P | bias` at `context << P | slot`. Made on the first call.
     pub fn entries(&self) -> &[u32] {
         self.entries.get_or_init(|| {

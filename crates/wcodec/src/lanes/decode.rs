@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use wcodec_container::TensorEntry;
 use wcodec_rans::superblock::{Classes, DecodeTables, Job, Shape, Superblock, Target};
-use wcodec_rans::{LANES, TableSet};
+use wcodec_rans::{HeadLayout, LANES, TableSet};
 
 use super::low;
 use super::params::{BlockIndex, LanesParams};
@@ -19,6 +19,26 @@ pub(crate) struct LanesDecoder {
     tensor: String,
     zero_rows: Vec<u8>,
     zero_cols: Vec<i8>,
+}
+
+/// How lanes mode codes a tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LanesSummary {
+    /// The split of heads.
+    pub layout: HeadLayout,
+    /// Columns of the view that superblocks are cut from.
+    pub cols: usize,
+    /// Rows of a superblock.
+    pub block_rows: usize,
+    /// Contexts K.
+    pub contexts: usize,
+    /// Precision P of the tables.
+    pub table_bits: u32,
+    /// Symbols of the alphabet.
+    pub symbols: usize,
+    /// Whether rows, and whether columns, have scale classes.
+    pub classes: [bool; 2],
 }
 
 /// Byte ranges of a chunk's sections.
@@ -70,6 +90,19 @@ impl LanesDecoder {
         }
         let zero_rows = vec![0; g.block_rows];
         Ok(Self { params, tables, index, tensor, zero_rows, zero_cols: vec![0; LANES] })
+    }
+
+    pub(crate) fn summary(&self) -> LanesSummary {
+        let p = &self.params;
+        LanesSummary {
+            layout: p.layout,
+            cols: p.geometry.cols,
+            block_rows: p.geometry.block_rows,
+            contexts: self.tables.contexts(),
+            table_bits: self.tables.table_bits(),
+            symbols: self.tables.symbols(),
+            classes: [!p.row_classes.is_empty(), !p.col_classes.is_empty()],
+        }
     }
 
     fn low_block_len(&self, rows: Range<usize>, cols: usize) -> usize {

@@ -11,6 +11,7 @@ mod low;
 mod params;
 pub(crate) mod plan;
 
+pub use decode::LanesSummary;
 pub(crate) use decode::{LanesDecoder, Scratch};
 pub(crate) use encode::{LanesEncoder, States};
 pub(crate) use geometry::Geometry;
