@@ -172,7 +172,19 @@ fn log_ratio(a: f64, b: f64) -> f64 {
     2.0 * z * (1.0 + z2 * (1.0 / 3.0 + z2 * (1.0 / 5.0 + z2 * (1.0 / 7.0 + z2 * (1.0 / 9.0 + z2 / 11.0)))))
 }
 
+/// Which table a context codes with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Context {
+    /// Number of the table.
+    pub table: u8,
+    /// What a value of this context has more than its symbol's. Value 0 is not shifted.
+    pub shift: u16,
+}
+
 /// The tables of K contexts over one alphabet of field values.
+///
+/// Either every context has a table of its own, or contexts are *mapped*: several share a table, and their values differ by a
+/// shift. A weight times two has an exponent greater by one and the same mantissa, so contexts whole octaves apart can share.
 ///
 /// ```
 /// use wcodec_rans::TableSet;
@@ -189,20 +201,51 @@ pub struct TableSet {
     /// Field value of every symbol, ascending.
     values: Vec<u16>,
     tables: Vec<FrequencyTable>,
+    contexts: Vec<Context>,
+}
+
+impl Context {
+    /// The value in this context of a symbol that has `value` in the alphabet.
+    #[inline]
+    pub fn value(self, value: u16) -> u16 {
+        if value == 0 { 0 } else { value + self.shift }
+    }
+
+    /// The reverse of [`Context::value`], if there is one.
+    #[inline]
+    pub fn unshifted(self, value: u16) -> Option<u16> {
+        match value.checked_sub(self.shift) {
+            _ if value == 0 => Some(0),
+            Some(0) | None => None,
+            some => some,
+        }
+    }
 }
 
 impl TableSet {
-    /// Wraps an alphabet and its tables.
+    /// Wraps an alphabet and its tables, one for each context.
     ///
     /// # Errors
     /// [`RansError::BadArgument`] when there are not 1 to 16 tables of together 2^15 entries at most, they differ in P or in alphabet, values are not
     /// strictly ascending, or a value does not fit 32 − 2P bits (what one 32-bit table entry leaves for it).
     pub fn new(values: Vec<u16>, tables: Vec<FrequencyTable>) -> Result<Self> {
-        if !(1..=crate::MAX_CONTEXTS).contains(&tables.len()) {
-            return Err(RansError::BadArgument("a table set has 1 to 16 contexts"));
+        let contexts = (0..tables.len()).map(|k| Context { table: k as u8, shift: 0 }).collect();
+        Self::with_contexts(values, tables, contexts)
+    }
+
+    /// Wraps an alphabet, its tables, and which of them each context codes with.
+    ///
+    /// # Errors
+    /// As [`TableSet::new`], for shifted values too; also when there are not 1 to 16 contexts of together 2^15 entries at most, or one has no table.
+    pub fn with_contexts(values: Vec<u16>, tables: Vec<FrequencyTable>, contexts: Vec<Context>) -> Result<Self> {
+        if !(1..=crate::MAX_CONTEXTS).contains(&tables.len()) || !(1..=crate::MAX_CONTEXTS).contains(&contexts.len()) {
+            return Err(RansError::BadArgument("a table set has 1 to 16 contexts and tables"));
+        }
+        if contexts.iter().any(|c| usize::from(c.table) >= tables.len()) {
+            return Err(RansError::BadArgument("a context of a table that is not there"));
         }
         let p = tables[0].table_bits;
-        if tables.len() << p > MAX_ENTRIES {
+        if tables.len().max(contexts.len()) << p > MAX_ENTRIES {
             return Err(RansError::BadArgument("K·2^P exceeds 2^15 entries"));
         }
         if tables.iter().any(|t| t.table_bits != p || t.freqs.len() != values.len()) {
@@ -211,10 +254,35 @@ impl TableSet {
         if values.windows(2).any(|w| w[0] >= w[1]) {
             return Err(RansError::BadArgument("alphabet values must ascend"));
         }
-        if values.last().is_some_and(|&v| u32::from(v) >> max_value_bits(p) != 0) {
+        let shift = contexts.iter().map(|c| u32::from(c.shift)).max().unwrap_or(0);
+        if values.last().is_some_and(|&v| (u32::from(v) + shift) >> max_value_bits(p) != 0) {
             return Err(RansError::BadArgument("a field value must fit 32 - 2P bits"));
         }
-        Ok(Self { values, tables })
+        Ok(Self { values, tables, contexts })
+    }
+
+    /// As [`TableSet::from_counts`], with mapped contexts: a table is made of the counts of all contexts that have it, each shifted
+    /// back. A value below its context's shift has no symbol, unless it is 0; nor has the value that equals the shift, since symbol 0's is 0.
+    ///
+    /// # Errors
+    /// As [`TableSet::from_counts`] and [`TableSet::with_contexts`]; also when there are not as many contexts as `counts`.
+    pub fn pooled(table_bits: u32, counts: &[Vec<u64>], contexts: Vec<Context>) -> Result<Self> {
+        if counts.len() != contexts.len() {
+            return Err(RansError::BadArgument("counts must match the contexts"));
+        }
+        let tables = contexts.iter().map(|c| usize::from(c.table) + 1).max().unwrap_or(0);
+        let width = counts.iter().map(Vec::len).max().unwrap_or(0);
+        let mut pools = vec![vec![0u64; width]; tables.min(crate::MAX_CONTEXTS)];
+        for (counts, context) in counts.iter().zip(&contexts) {
+            let Some(pool) = pools.get_mut(usize::from(context.table)) else { continue };
+            for (value, &n) in counts.iter().enumerate() {
+                if let Some(own) = context.unshifted(value as u16) {
+                    pool[usize::from(own)] += n;
+                }
+            }
+        }
+        let Self { values, tables, .. } = Self::from_counts(table_bits, &pools)?;
+        Self::with_contexts(values, tables, contexts)
     }
 
     /// Tables for `counts[context][field value]` at precision `table_bits`. Values that no context counts stay out of
@@ -257,15 +325,34 @@ impl TableSet {
 
     /// Number of contexts K, 1 to 16.
     pub fn contexts(&self) -> usize {
-        self.tables.len()
+        self.contexts.len()
     }
 
-    /// Field values of the alphabet, ascending.
+    /// Which table context `k` codes with.
+    ///
+    /// # Panics
+    /// When there is no such context.
+    pub fn context(&self, k: usize) -> Context {
+        self.contexts[k]
+    }
+
+    /// Of every context, its table and what it is.
+    pub fn context_tables(&self) -> impl Iterator<Item = (&FrequencyTable, Context)> {
+        self.contexts.iter().map(|&c| (&self.tables[usize::from(c.table)], c))
+    }
+
+    /// Whether contexts are mapped: not each has the table of its number and no shift.
+    pub fn is_mapped(&self) -> bool {
+        let own = |(k, c): (usize, &Context)| usize::from(c.table) == k && c.shift == 0;
+        self.contexts.len() != self.tables.len() || !self.contexts.iter().enumerate().all(own)
+    }
+
+    /// Field values of the alphabet, ascending; a context's values are these, [shifted](Context::value).
     pub fn values(&self) -> &[u16] {
         &self.values
     }
 
-    /// One table per context, over the alphabet of [`TableSet::values`].
+    /// The tables, over the alphabet of [`TableSet::values`].
     pub fn tables(&self) -> &[FrequencyTable] {
         &self.tables
     }
@@ -275,8 +362,16 @@ impl TableSet {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bits = BitWriter::new();
         bits.write(self.table_bits() - MIN_TABLE_BITS, 3);
-        bits.write(self.contexts() as u32 - 1, 4);
+        bits.write(self.tables.len() as u32 - 1, 4);
         bits.write(self.values.len() as u32 - 1, 8);
+        bits.write(u32::from(self.is_mapped()), 1);
+        if self.is_mapped() {
+            bits.write(self.contexts.len() as u32 - 1, 4);
+            for context in &self.contexts {
+                bits.write(u32::from(context.table), 4);
+                bits.write(u32::from(context.shift), 16);
+            }
+        }
         let mut next = 0;
         for &v in &self.values {
             let gap = u32::from(v) - next;
@@ -314,7 +409,14 @@ impl TableSet {
         let size = usize::from(u16::from_le_bytes([size[0], size[1]]));
         let Some((lengths, rest)) = rest.split_at_checked(size) else { return truncated("table set", bytes.len()) };
         let mut bits = BitReader::new(rest);
-        let (table_bits, contexts, symbols) = Self::read_header(&mut |n| bits.read(n))?;
+        let (table_bits, count, symbols) = Self::read_header(&mut |n| bits.read(n))?;
+        let mut contexts: Vec<Context> = (0..count).map(|k| Context { table: k as u8, shift: 0 }).collect();
+        if bits.read(1)? == 1 {
+            contexts.resize(bits.read(4)? as usize + 1, Context::default());
+            for context in &mut contexts {
+                *context = Context { table: bits.read(4)? as u8, shift: bits.read(16)? as u16 };
+            }
+        }
         let mut values = Vec::with_capacity(symbols);
         let mut next = 0u32;
         for _ in 0..symbols {
@@ -326,9 +428,9 @@ impl TableSet {
             values.push(v as u16);
             next = v + 1;
         }
-        let lengths = plain::decompress(lengths, contexts * symbols)?;
+        let lengths = plain::decompress(lengths, count * symbols)?;
         let mut above = vec![0u8; symbols];
-        let mut tables = Vec::with_capacity(contexts);
+        let mut tables = Vec::with_capacity(count);
         for row in lengths.chunks_exact(symbols) {
             let mut freqs = Vec::with_capacity(symbols);
             for (above, &told) in above.iter_mut().zip(row) {
@@ -347,18 +449,18 @@ impl TableSet {
         if bits.bytes_read() != rest.len() {
             return corrupt("table set: too long", 2 + size + bits.bytes_read());
         }
-        Self::new(values, tables).or_else(|_| corrupt("table set", 2))
+        Self::with_contexts(values, tables, contexts).or_else(|_| corrupt("table set", 2))
     }
 
-    /// P, contexts and symbols.
+    /// P, tables and symbols.
     fn read_header(read: &mut impl FnMut(u32) -> Result<u32>) -> Result<(u32, usize, usize)> {
         let table_bits = read(3)? + MIN_TABLE_BITS;
-        let contexts = read(4)? as usize + 1;
+        let tables = read(4)? as usize + 1;
         let symbols = read(8)? as usize + 1;
-        if table_bits > MAX_TABLE_BITS || contexts << table_bits > MAX_ENTRIES || symbols < 2 {
-            return corrupt("table set: precision, contexts or symbols", 0);
+        if table_bits > MAX_TABLE_BITS || tables << table_bits > MAX_ENTRIES || symbols < 2 {
+            return corrupt("table set: precision, tables or symbols", 0);
         }
-        Ok((table_bits, contexts, symbols))
+        Ok((table_bits, tables, symbols))
     }
 }
 
@@ -485,7 +587,7 @@ mod tests {
     #[test]
     fn documented_table_set() {
         let set = TableSet::new(vec![65, 66], vec![FrequencyTable::new(8, vec![192, 64]).unwrap()]).unwrap();
-        let bytes = [3, 0, 0, 8, 7, 0x80, 0x80, 0x41, 0, 0x80, 0];
+        let bytes = [3, 0, 0, 8, 7, 0x80, 0x00, 0x83, 0, 0, 1];
         assert_eq!(set.to_bytes(), bytes);
         assert_eq!(TableSet::from_bytes(&bytes).unwrap(), set);
     }

@@ -31,7 +31,7 @@ pub mod superblock;
 
 pub use arch::Isa;
 pub use error::{RansError, Result};
-pub use freq::{FrequencyTable, TableSet};
+pub use freq::{Context, FrequencyTable, TableSet};
 pub use layout::HeadLayout;
 
 /// Lanes of a superblock: one per column.

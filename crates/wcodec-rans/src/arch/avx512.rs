@@ -245,8 +245,9 @@ struct LookUp<'a> {
     bucket_bits: __m512i,
     bucket_mask: __m512i,
     place_mask: __m512i,
-    contexts: __m512i,
-    high_contexts: __m512i,
+    starts: __m512i,
+    high_starts: __m512i,
+    shifts: __m512i,
     table_bits: __m512i,
     values: [__m512i; 2],
     first: __m512i,
@@ -272,8 +273,9 @@ impl<'a> LookUp<'a> {
             bucket_bits: load(&bucket_bits),
             bucket_mask: _mm512_set1_epi8(((1u32 << tables.bucket_bits) - 1) as i8),
             place_mask: _mm512_set1_epi16(((1u32 << width_bits) - 1) as i16),
-            contexts: load_words(&tables.contexts),
-            high_contexts: load_words(&tables.high_contexts),
+            starts: load_words(&tables.tables),
+            high_starts: load_words(&tables.high_tables),
+            shifts: load_words(&tables.shifts),
             table_bits: _mm512_set1_epi16(table_bits as i16),
             values: {
                 let (low, high) = tables.values.split_at(32);
@@ -324,15 +326,15 @@ fn register_step<const VECTORS: usize, const WIDE: bool, const NARROW: bool, con
     let mut values = sums;
     for h in 0..2 {
         let (low, high) = (states[h], states[2 + h]);
-        let context = _mm512_permutexvar_epi16(sums[h], t.contexts);
+        let start = _mm512_permutexvar_epi16(sums[h], t.starts);
         let own = _mm512_multishift_epi64_epi8(t.bucket_bits, low);
-        let index = select(t.bucket_mask, own, context);
+        let index = select(t.bucket_mask, own, start);
         let mut tops = [0; 2];
         if VECTORS > 2 {
             tops[0] = _mm512_movepi8_mask(index);
         }
         if VECTORS > 4 {
-            tops[1] = _mm512_movepi8_mask(_mm512_permutexvar_epi16(sums[h], t.high_contexts));
+            tops[1] = _mm512_movepi8_mask(_mm512_permutexvar_epi16(sums[h], t.high_starts));
         }
         let place = _mm512_and_si512(low, t.place_mask);
         let divide = _mm512_maskz_mov_epi8(LOW, LookUp::bytes::<VECTORS>(&t.tables.divide, index, tops));
@@ -361,6 +363,11 @@ fn register_step<const VECTORS: usize, const WIDE: bool, const NARROW: bool, con
         } else {
             _mm512_permutex2var_epi16(t.values[0], symbol, t.values[1])
         };
+        if t.tables.shifted {
+            let nonzero = _mm512_test_epi16_mask(values[h], values[h]);
+            let shift = _mm512_permutexvar_epi16(sums[h], t.shifts);
+            values[h] = _mm512_mask_add_epi16(values[h], nonzero, values[h], shift);
+        }
 
         let quotient = _mm512_shrdv_epi16(low, high, t.table_bits);
         let product = _mm512_mullo_epi16(freq, quotient);

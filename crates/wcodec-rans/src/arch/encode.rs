@@ -4,7 +4,7 @@ use super::Backend;
 use crate::LANES;
 use crate::alias::AliasTable;
 use crate::error::{RansError, Result};
-use crate::freq::TableSet;
+use crate::freq::{Context, TableSet};
 use crate::layout::HeadLayout;
 use crate::superblock::{Classes, Shape, Source, log2_of_start, raw_position, trade_signs};
 
@@ -40,7 +40,7 @@ pub(crate) struct EncodeTables {
     /// ⌈2^(32+P) / freq⌉ of every frequency that some slot has. For x < freq·2^(32−P), x·reciprocal stays below 2^64 and, shifted right
     /// by 32 + P, is exactly ⌊x / freq⌋, since x·(reciprocal·freq − 2^(32+P)) < freq²·2^(32−P) < 2^(32+P).
     reciprocals: Vec<u64>,
-    /// Of every context, in blocks of 2^P, the slot of every symbol's every bias; and one more, since vectors are read by 32 bits.
+    /// Of every table, in blocks of 2^P, the slot of every symbol's every bias; and one more, since vectors are read by 32 bits.
     places: Vec<u16>,
 }
 
@@ -49,26 +49,32 @@ impl EncodeTables {
     /// [`RansError::BadArgument`] when an alphabet value does not fit the coded field.
     pub(crate) fn new(layout: HeadLayout, set: &TableSet) -> Result<Self> {
         let values = set.values();
-        if values.iter().any(|&v| u32::from(v) >> layout.coded_bits() != 0) {
+        if set.context_tables().any(|(_, c)| values.iter().any(|&v| u32::from(c.value(v)) >> layout.coded_bits() != 0))
+        {
             return Err(RansError::BadArgument("alphabet value wider than the coded field"));
         }
-        let (first, last) = (values[0], values[values.len() - 1]);
+        let coded = |c: Context| values.iter().map(move |&v| c.value(v));
+        let all = || set.context_tables().flat_map(|(_, c)| coded(c));
+        let (first, last) = (all().min().unwrap_or(0), all().max().unwrap_or(0));
         let (p, width) = (set.table_bits(), usize::from(last - first) + 2);
         let mut reciprocals = vec![0; 1 << p];
         let mut entries = Vec::with_capacity(set.contexts() * width);
-        let mut places = Vec::with_capacity((set.contexts() << p) + 1);
+        let mut places = Vec::with_capacity((set.tables().len() << p) + 1);
         for table in set.tables() {
-            let starts: Vec<u32> = table.starts().into_iter().map(|s| places.len() as u32 + u32::from(s)).collect();
             AliasTable::new(table).append_slots(table, &mut places);
+        }
+        for (table, context) in set.context_tables() {
+            let starts = table.starts();
             let top = (0..values.len()).max_by_key(|&s| (table.freqs()[s], values.len() - s)).unwrap_or(0);
             let mut entry = |s: usize, mark: Slot| {
                 let freq = table.freqs()[s];
                 reciprocals[usize::from(freq)] = (1u64 << (32 + p)).div_ceil(u64::from(freq));
-                u32::from(freq) | (starts[s] << 12) | mark
+                let begin = (u32::from(context.table) << p) + u32::from(starts[s]);
+                u32::from(freq) | (begin << 12) | mark
             };
             let from = entries.len();
             entries.resize(from + width, entry(top, PATCHED));
-            for (s, &v) in values.iter().enumerate().filter(|&(s, _)| table.freqs()[s] != 0) {
+            for (s, v) in coded(context).enumerate().filter(|&(s, _)| table.freqs()[s] != 0) {
                 entries[from + usize::from(v - first)] = entry(s, 0);
             }
         }
@@ -76,7 +82,7 @@ impl EncodeTables {
         Ok(Self { layout, table_bits: p, contexts: set.contexts(), first, width, entries, reciprocals, places })
     }
 
-    /// The slot of every bias at [`begin`] + bias: K·2^P of them and one idle.
+    /// The slot of every bias at [`begin`] + bias: T·2^P of them and one idle.
     pub(crate) fn places(&self) -> &[u16] {
         &self.places
     }
@@ -374,7 +380,7 @@ impl Backend {
 #[cfg(test)]
 mod tests {
     use crate::superblock::{Classes, Encoder, Shape};
-    use crate::{HeadLayout, Isa, TableSet};
+    use crate::{Context, HeadLayout, Isa, TableSet};
     use proptest::prelude::*;
 
     fn layouts() -> impl Strategy<Value = HeadLayout> {
@@ -404,7 +410,15 @@ mod tests {
         let kept: Vec<usize> = (0..values).filter(|&v| counts.iter().any(|c| c[v] > 0)).take(250.min(1 << p)).collect();
         let counts: Vec<Vec<u64>> =
             counts.iter().map(|c| (0..values).map(|v| if kept.contains(&v) { c[v] } else { 0 }).collect()).collect();
-        TableSet::from_counts(p, &counts).unwrap()
+        if seed & 2 == 0 {
+            return TableSet::from_counts(p, &counts).unwrap();
+        }
+        // Contexts of few tables, with the shifts that the values leave room for.
+        let tables = 1 + seed as usize / 4 % contexts;
+        let last = *kept.last().unwrap_or(&0);
+        let context = |k: usize| Context { table: (k % tables) as u8, shift: (k * 3 % (values - last)) as u16 };
+        TableSet::pooled(p, &counts, (0..contexts).map(context).collect())
+            .unwrap_or_else(|_| TableSet::from_counts(p, &counts).unwrap())
     }
 
     proptest! {
@@ -427,10 +441,11 @@ mod tests {
                     0 if stray > 0 => next() as u16 & ((1 << layout.coded_bits()) - 1),
                     1 => set.values()[next() as usize % set.values().len()],
                     _ => {
-                        let table = &set.tables()[next() as usize % contexts];
+                        let context = set.context(next() as usize % contexts);
+                        let table = &set.tables()[usize::from(context.table)];
                         let mut slot = (next() & ((1 << p) - 1)) as u32;
                         let s = table.freqs().iter().position(|&f| if slot < u32::from(f) { true } else { slot -= u32::from(f); false });
-                        set.values()[s.unwrap()]
+                        context.value(set.values()[s.unwrap()])
                     }
                 };
                 layout.join(value, next() as u16 & ((1 << layout.raw_bits()) - 1))

@@ -1,14 +1,14 @@
 //! A table set as byte tables that stay in vector registers (or one cycle away): what a gather from 2^P entries would find,
 //! found by permutations of bytes instead.
 //!
-//! Entry `context · B + bucket` of a table tells of that bucket. A byte permutation looks up 128 entries, so sets of up to 128
+//! Entry `t · B + bucket` of a byte table tells of that bucket of table t. A byte permutation looks up 128 entries, so sets of up to 128
 //! entries take one permutation a look-up, 256 take two and a blend, 512 four and three.
 
 use crate::alias::AliasTable;
 use crate::freq::TableSet;
 use crate::layout::HeadLayout;
 
-/// Most entries K·B.
+/// Most entries T·B.
 const MAX_ENTRIES: usize = 512;
 /// Most symbols whose values are looked up as 16-bit words; above, they are told as distances of one byte from the first.
 const WORD_VALUES: usize = 64;
@@ -31,11 +31,15 @@ pub(crate) struct Registers {
     pub(crate) values: [u16; WORD_VALUES],
     /// Where not: their distances from the first, likewise.
     pub(crate) distances: [u8; 256],
-    /// Low byte of `context · B` in both bytes, for every sum of classes.
-    pub(crate) contexts: [u16; 32],
-    /// Bit 8 of `context · B` in both bytes' highest bits.
-    pub(crate) high_contexts: [u16; 32],
-    /// The first value.
+    /// For every sum of classes, that is, every context: low byte of `t · B` of its table t, in both bytes.
+    pub(crate) tables: [u16; 32],
+    /// Bit 8 of `t · B` in both bytes' highest bits.
+    pub(crate) high_tables: [u16; 32],
+    /// The context's shift of values, in its place in a head.
+    pub(crate) shifts: [u16; 32],
+    /// Whether any shift is not 0.
+    pub(crate) shifted: bool,
+    /// The alphabet's first value.
     pub(crate) first: u16,
     /// log2 B.
     pub(crate) bucket_bits: u32,
@@ -49,7 +53,7 @@ impl Registers {
     /// The byte tables; `None` for sets of too many entries, or of many values far apart.
     pub(crate) fn new(layout: HeadLayout, set: &TableSet, alias: &[AliasTable]) -> Option<Self> {
         let buckets = alias[0].buckets().len();
-        let entries = set.contexts() * buckets;
+        let entries = set.tables().len() * buckets;
         let (first, last) = (set.values()[0], set.values()[set.values().len() - 1]);
         let wide = buckets > WORD_VALUES;
         if entries > MAX_ENTRIES || (wide && last - first > 255) {
@@ -62,8 +66,10 @@ impl Registers {
             adjust: [[0; MAX_ENTRIES]; 2],
             values: [0; WORD_VALUES],
             distances: [0; 256],
-            contexts: [0; 32],
-            high_contexts: [0; 32],
+            tables: [0; 32],
+            high_tables: [0; 32],
+            shifts: [0; 32],
+            shifted: set.context_tables().any(|(_, c)| c.shift != 0),
             first,
             bucket_bits: buckets.ilog2(),
             vectors: match entries {
@@ -73,11 +79,11 @@ impl Registers {
             },
             wide,
         };
-        for (context, (alias, table)) in alias.iter().zip(set.tables()).enumerate() {
+        for (number, (alias, table)) in alias.iter().zip(set.tables()).enumerate() {
             for (own, bucket) in alias.buckets().iter().enumerate() {
-                let entry = context * buckets + own;
+                let entry = number * buckets + own;
                 it.divide[entry] = bucket.divide.min(255) as u8;
-                it.alias[entry] = (context * buckets + usize::from(bucket.alias)) as u8;
+                it.alias[entry] = (number * buckets + usize::from(bucket.alias)) as u8;
                 let freq = table.freqs().get(own).copied().unwrap_or(0);
                 [it.freq[0][entry], it.freq[1][entry]] = freq.to_le_bytes();
                 [it.adjust[0][entry], it.adjust[1][entry]] = bucket.adjust.to_le_bytes();
@@ -90,9 +96,11 @@ impl Registers {
             it.values.iter_mut().enumerate().for_each(|(i, v)| *v = value(i) << layout.shift());
         }
         for sum in SUMS {
-            let base = sum.clamp(0, set.contexts() as i32 - 1) as usize * buckets;
-            it.contexts[(sum & 31) as usize] = (base & 255) as u16 * 0x101;
-            it.high_contexts[(sum & 31) as usize] = if base & 256 == 0 { 0 } else { 0x8080 };
+            let context = set.context(sum.clamp(0, set.contexts() as i32 - 1) as usize);
+            let (at, base) = ((sum & 31) as usize, usize::from(context.table) * buckets);
+            it.tables[at] = (base & 255) as u16 * 0x101;
+            it.high_tables[at] = if base & 256 == 0 { 0 } else { 0x8080 };
+            it.shifts[at] = context.shift << layout.shift();
         }
         Some(it)
     }

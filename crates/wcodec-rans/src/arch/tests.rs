@@ -6,7 +6,7 @@ use super::Isa;
 use crate::superblock::{
     Classes, DecodeTables, EncodedSuperblock, Encoder, GROUP_ROWS, Job, Shape, Superblock, Target,
 };
-use crate::{FrequencyTable, HeadLayout, LANES, RansError, TableSet};
+use crate::{Context, FrequencyTable, HeadLayout, LANES, RansError, TableSet};
 
 /// Bytes that no decoder may touch.
 const CANARY: u8 = 0xa5;
@@ -26,7 +26,9 @@ impl Random {
 fn tables(random: &mut Random, layout: HeadLayout, contexts: usize, table_bits: u32) -> TableSet {
     let width = layout.coded_bits().min(32 - 2 * table_bits);
     let mut values: Vec<u16> = (0..1u16 << width).collect();
-    let wanted = 2 + random.below(255) as usize;
+    let wanted = [2 + random.below(255), 2 + random.below(31)][random.below(2) as usize] as usize;
+    // Some alphabets leave the upper half of the field to shifts.
+    values.truncate((values.len() / (1 + random.below(2) as usize)).max(2));
     while values.len() > wanted.max(2) {
         values.remove(random.below(values.len() as u64) as usize);
     }
@@ -48,7 +50,16 @@ fn tables(random: &mut Random, layout: HeadLayout, contexts: usize, table_bits: 
             FrequencyTable::from_counts(table_bits, &counts).unwrap()
         })
         .collect();
-    TableSet::new(values, tables).unwrap()
+    if random.below(2) == 0 {
+        return TableSet::new(values, tables).unwrap();
+    }
+    // Contexts mapped to fewer tables, with all shifts that the field and a table's entry have room for.
+    let tables: Vec<FrequencyTable> = tables.into_iter().take(1 + random.below(contexts as u64) as usize).collect();
+    let room = (1u64 << width) - u64::from(*values.last().unwrap());
+    let contexts = (0..contexts)
+        .map(|_| Context { table: random.below(tables.len() as u64) as u8, shift: random.below(room) as u16 })
+        .collect();
+    TableSet::with_contexts(values, tables, contexts).unwrap()
 }
 
 /// Superblocks of one tensor, side by side, and where they go.
@@ -92,7 +103,8 @@ impl Case {
                 let classes = Classes { rows: &rows, cols };
                 let heads: Vec<u16> = (0..shape.elements())
                     .map(|n| {
-                        let table = &set.tables()[classes.context(n / shape.cols(), n % shape.cols(), contexts)];
+                        let context = set.context(classes.context(n / shape.cols(), n % shape.cols(), contexts));
+                        let table = &set.tables()[usize::from(context.table)];
                         let mut slot = random.below(1 << table_bits);
                         let mut symbol = 0;
                         while slot >= u64::from(table.freqs()[symbol]) {
@@ -101,7 +113,7 @@ impl Case {
                         }
                         let value = match random.below(500) {
                             0 => random.below(1 << layout.coded_bits()) as u16,
-                            _ => set.values()[symbol],
+                            _ => context.value(set.values()[symbol]),
                         };
                         layout.join(value, random.below(1 << layout.raw_bits()) as u16)
                     })

@@ -82,7 +82,7 @@ pub struct DecodeTables {
     table_bits: u32,
     contexts: usize,
     set: TableSet,
-    /// Every context's buckets.
+    /// Every table's buckets.
     alias: Vec<AliasTable>,
     /// The buckets as byte tables for vector registers, if they are few enough and the backend uses them.
     registers: Option<Box<Registers>>,
@@ -98,8 +98,10 @@ impl DecodeTables {
     /// [`RansError::BadArgument`] when an alphabet value does not fit the coded field.
     pub fn new(layout: HeadLayout, tables: &TableSet) -> Result<Self> {
         let p = tables.table_bits();
-        debug_assert!(tables.values().iter().all(|&v| u32::from(v) >> max_value_bits(p) == 0));
-        if tables.values().iter().any(|&v| u32::from(v) >> layout.coded_bits() != 0) {
+        if tables
+            .context_tables()
+            .any(|(_, c)| tables.values().iter().any(|&v| u32::from(c.value(v)) >> layout.coded_bits() != 0))
+        {
             return Err(RansError::BadArgument("alphabet value wider than the coded field"));
         }
         Ok(Self {
@@ -160,10 +162,11 @@ impl DecodeTables {
         self.entries.get_or_init(|| {
             let p = self.table_bits;
             let mut entries = Vec::with_capacity(self.contexts << p);
-            for (table, alias) in self.set.tables().iter().zip(&self.alias) {
-                for run in alias.runs() {
+            for (table, context) in self.set.context_tables() {
+                for run in self.alias[usize::from(context.table)].runs() {
                     let symbol = usize::from(run.symbol);
-                    let (freq, value) = (u32::from(table.freqs()[symbol]), u32::from(self.set.values()[symbol]));
+                    let value = u32::from(context.value(self.set.values()[symbol]));
+                    let freq = u32::from(table.freqs()[symbol]);
                     let first = (freq << (32 - p)) | (value << p) | u32::from(run.bias);
                     entries.extend(first..first + u32::from(run.len));
                 }

@@ -176,3 +176,24 @@ fn states_of_a_full_superblock_cost_almost_nothing() {
     assert!(overhead < 64.0, "a superblock costs {overhead:.1} bits more than its symbols");
     println!("overhead per superblock: {overhead:.1} bits");
 }
+
+/// The examples of `docs/format.md`.
+#[test]
+fn documented_superblocks() {
+    let set = |values: [u16; 2]| {
+        TableSet::new(values.to_vec(), vec![crate::FrequencyTable::new(8, vec![192, 64]).unwrap()]).unwrap()
+    };
+    let plain = Encoder::new(HeadLayout::new(8, 0, false).unwrap(), &set([65, 66])).unwrap();
+    let (rows, cols) = ([0; 5], [0]);
+    let classes = |n: usize| Classes { rows: &rows[..n], cols: &cols };
+    let packed = plain.encode(&[65, 66, 65], Shape::new(3, 1).unwrap(), classes(3)).unwrap();
+    assert_eq!((packed.base, packed.patches), (PLAIN_STATES, 0));
+    assert_eq!((packed.states.as_slice(), packed.raw.len(), packed.stream.len()), (&[0x60, 0x1e, 7, 0][..], 0, 0));
+
+    let carrying = Encoder::new(HeadLayout::new(16, 6, true).unwrap(), &set([250, 251])).unwrap();
+    let heads = [0x3e92, 0xbed1, 0x3e80, 0x3ebf, 0xbe81];
+    let packed = carrying.encode(&heads, Shape::new(5, 1).unwrap(), classes(5)).unwrap();
+    assert_eq!((packed.base, packed.patches), (0, 0));
+    assert_eq!(packed.states, [0x38, 0xe7, 0x45, 0x4a]);
+    assert_eq!((packed.raw, packed.stream), (vec![0xa4, 0x11, 0, 0], vec![0; 4]));
+}

@@ -50,7 +50,7 @@ impl Model {
         }
         let bits = tables.table_bits() << 8;
         Self::new(tables.contexts(), |context, symbol| {
-            match index[symbol].map_or(0, |i| tables.tables()[context].freqs()[i]) {
+            match index[symbol].map_or(0, |i| tables.tables()[usize::from(tables.context(context).table)].freqs()[i]) {
                 0 => PATCH_COST,
                 freq => bits - log2_fixed(u64::from(freq)) as u32,
             }

@@ -111,11 +111,11 @@ pub(crate) fn bits_with(tables: &TableSet, counts: &[Vec<u64>]) -> Option<f64> {
         return None;
     }
     let p = f64::from(tables.table_bits());
-    let bits = tables.tables().iter().zip(counts).map(|(table, counts)| {
+    let bits = tables.context_tables().zip(counts).map(|((table, context), counts)| {
         let slots = tables.values().iter().zip(table.freqs()).filter(|(_, f)| **f > 0);
         let (mut coded, mut bits) = (0, 0.0);
         for (&value, &freq) in slots {
-            let n = counts.get(usize::from(value)).copied().unwrap_or(0);
+            let n = counts.get(usize::from(context.value(value))).copied().unwrap_or(0);
             coded += n;
             bits += n as f64 * (p - log2(u64::from(freq)));
         }
