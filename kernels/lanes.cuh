@@ -27,8 +27,8 @@ static_assert(sizeof(Block) == 32, "the host writes superblocks as 32 bytes");
 struct Tensor {
     u64 payload;       // 16-byte aligned
     u64 blocks;        // const Block*, 16-byte aligned
-    u64 symbols;       // const Symbol*
-    u64 entries;       // const u32*, 16-byte aligned: the fast path's tables as they stand in shared memory; 0: made from `symbols`
+    u64 buckets;       // const Bucket*
+    u64 entries;       // const u32*, 16-byte aligned: the fast path's tables as they stand in shared memory; 0: made from `buckets`
     u64 row_classes;   // const u8*, 0: all are 0
     u64 col_classes;   // const i8*, 0: all are 0
     u64 low_bits;      // const u8*, stored low bits per row; 0: all of them
@@ -36,7 +36,7 @@ struct Tensor {
     u64 clip_begin, clip_end;  // elements outside are not written; the fast path is only launched where all are inside
     u64 status;        // u32*, lowest failure: superblock << 2 | code; all ones: none
     u32 end;           // superblocks of this launch up to and including this tensor's
-    u32 symbol_count;
+    u32 bucket_bits;   // log2 of a bucket's slots
     u32 contexts;
     u32 table_bits;
     u32 block_rows;
@@ -46,13 +46,16 @@ struct Tensor {
 };
 static_assert(sizeof(Tensor) == 120, "the host writes tensors as 120 bytes");
 
-// One symbol of one context that has slots.
-struct Symbol {
-    u16 entry;  // context << P | first slot, at most 2^15 - 1
-    u16 freq;
-    u16 value;
-    u16 reserved;
+// A run of slots that belong to two symbols, see `alias` of wcodec-rans. Contexts stand one behind the other, so that bucket i has
+// the table entries from i << bucket_bits on.
+struct __align__(16) Bucket {
+    u16 divide;  // slots of the first symbol
+    u16 adjust;  // what added to a place behind them gives the second one's bias, modulo 2^16
+    u16 own_freq, own_value;
+    u16 alias_freq, alias_value;
+    u32 reserved;
 };
+static_assert(sizeof(Bucket) == 16, "the host writes buckets as 16 bytes");
 
 constexpr u32 MAX_TENSORS = 32;
 
@@ -97,21 +100,18 @@ __device__ __forceinline__ u32 lanes_below() {
 
 extern __shared__ __align__(1024) u8 shared[];
 
-// Writes `freq << freq_bit | value << value_bit | bias` for every slot: a warp takes 32 symbols at a time, and for each of them
-// its lanes fill the slots.
+// Writes `freq << freq_bit | value << value_bit | bias` for every slot. Neighbouring threads have neighbouring slots, mostly of one
+// bucket, which is one load for them all.
 __device__ __forceinline__ void expand_tables(const Tensor& t, u32 freq_bit, u32 value_bit) {
     u32* tables = reinterpret_cast<u32*>(shared);
-    const u32 lane = lane_index();
-    const uint2* symbols = reinterpret_cast<const uint2*>(t.symbols);
-    for (u32 first = threadIdx.x & ~(WARP - 1); first < t.symbol_count; first += blockDim.x) {
-        uint2 mine = make_uint2(0, 0);
-        if (first + lane < t.symbol_count) mine = __ldg(symbols + first + lane);
-        const u32 count = min(WARP, t.symbol_count - first);
-        for (u32 i = 0; i < count; ++i) {
-            const u32 x = __shfl_sync(FULL_WARP, mine.x, i), value = __shfl_sync(FULL_WARP, mine.y, i) & 0xffff;
-            const u32 entry = x & 0xffff, freq = x >> 16, word = freq << freq_bit | value << value_bit;
-            for (u32 bias = lane; bias < freq; bias += WARP) tables[entry + bias] = word | bias;
-        }
+    const uint4* buckets = reinterpret_cast<const uint4*>(t.buckets);
+    const u32 slots = t.contexts << t.table_bits;
+    for (u32 slot = threadIdx.x; slot < slots; slot += blockDim.x) {
+        const uint4 bucket = __ldg(buckets + (slot >> t.bucket_bits));
+        const u32 place = slot & ((1u << t.bucket_bits) - 1), divide = bucket.x & 0xffff, adjust = bucket.x >> 16;
+        const u32 symbol = place < divide ? bucket.y : bucket.z;
+        const u32 bias = place < divide ? place : (place + adjust) & 0xffff;
+        tables[slot] = (symbol & 0xffff) << freq_bit | symbol >> 16 << value_bit | bias;
     }
 }
 

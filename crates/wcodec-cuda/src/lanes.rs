@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use wcodec_rans::alias::AliasTable;
 use wcodec_rans::superblock::{GROUP_ROWS, PATCH_BYTES, PLAIN_STATES, Shape};
 use wcodec_rans::{HeadLayout, LANES, TableSet};
 
@@ -326,7 +327,8 @@ fn prepare(t: &LanesTensor<'_>, starts: &[usize]) -> Result<Uploaded, CudaError>
             limit: MOST_BLOCKS as u64,
         });
     }
-    let (symbols, contexts, table_bits) = symbols(t)?;
+    let (buckets, bucket_bits) = buckets(layout, t.tables)?;
+    let (contexts, table_bits) = (t.tables.contexts(), t.tables.table_bits());
 
     // As in the kernels: a raw code of one bit needs two groups for two halfwords.
     let group = if layout.raw_bits() == 1 { 2 * GROUP_ROWS } else { GROUP_ROWS };
@@ -416,7 +418,8 @@ fn prepare(t: &LanesTensor<'_>, starts: &[usize]) -> Result<Uploaded, CudaError>
         fast_blocks,
         fast_across,
         all_blocks: count as u32,
-        symbols,
+        buckets,
+        bucket_bits,
         row_classes: t.row_classes.to_vec(),
         col_classes: t.col_classes.iter().map(|&class| class as u8).collect(),
         low_bits: t.low_bits.to_vec(),
@@ -438,27 +441,66 @@ pub(crate) fn words_at(bytes: usize) -> Result<u32, CudaError> {
     })
 }
 
-/// `struct Symbol`s of lanes.cuh, K and P.
-fn symbols(t: &LanesTensor<'_>) -> Result<(Vec<u8>, usize, u32), CudaError> {
-    let (contexts, table_bits) = (t.tables.contexts(), t.tables.table_bits());
-    let coded = t.layout.coded_bits();
-    if t.tables.values().iter().any(|&value| u32::from(value) >> coded != 0) {
+/// `struct Bucket`s of lanes.cuh, and log2 of the slots of one.
+fn buckets(layout: HeadLayout, tables: &TableSet) -> Result<(Vec<u8>, u32), CudaError> {
+    let (contexts, table_bits) = (tables.contexts(), tables.table_bits());
+    let coded = layout.coded_bits();
+    if tables.values().iter().any(|&value| u32::from(value) >> coded != 0) {
         return inconsistent("a table's values do not fit the coded field");
     }
     if contexts << table_bits > 1 << 15 {
         return inconsistent("more than 2^15 table entries");
     }
-    let mut symbols = Vec::new();
-    for (context, table) in t.tables.tables().iter().enumerate() {
-        let mut entry = context << table_bits;
-        for (&freq, &value) in table.freqs().iter().zip(t.tables.values()) {
-            if freq != 0 {
-                for half in [entry as u16, freq, value, 0] {
-                    symbols.extend_from_slice(&half.to_ne_bytes());
-                }
-                entry += usize::from(freq);
+    let (mut buckets, mut bucket_bits) = (Vec::new(), 0);
+    for table in tables.tables() {
+        let alias = AliasTable::new(table);
+        bucket_bits = alias.width_bits();
+        // Buckets behind the last symbol have no slots of their own.
+        let symbol = |symbol: usize| {
+            let freq = table.freqs().get(symbol).copied().unwrap_or(0);
+            [freq, tables.values().get(symbol).copied().unwrap_or(0)]
+        };
+        for (own, bucket) in alias.buckets().iter().enumerate() {
+            let ([own_freq, own_value], [alias_freq, alias_value]) = (symbol(own), symbol(bucket.alias.into()));
+            for half in [bucket.divide, bucket.adjust, own_freq, own_value, alias_freq, alias_value, 0, 0] {
+                buckets.extend_from_slice(&half.to_ne_bytes());
             }
         }
     }
-    Ok((symbols, contexts, table_bits))
+    Ok((buckets, bucket_bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wcodec_rans::superblock::DecodeTables;
+
+    /// What goes to the device against the scalar decoder's tables, without a device.
+    #[test]
+    fn tables_have_the_entries_of_the_scalar_decoder() {
+        let layout = HeadLayout::new(16, 6, true).expect("BF16");
+        for (contexts, table_bits, step) in [(1, 8, 1), (3, 10, 7), (16, 11, 40)] {
+            let counts: Vec<Vec<u64>> = (0..contexts)
+                .map(|k| {
+                    (0..512u64).map(|v| if v % step == k % step { 1 + (v * v + 91 * k) % 1009 } else { 0 }).collect()
+                })
+                .collect();
+            let counts: Vec<Vec<u64>> = counts
+                .iter()
+                .map(|c| c.iter().enumerate().map(|(v, &n)| if v < 200 { n } else { 0 }).collect())
+                .collect();
+            let tables = TableSet::from_counts(table_bits, &counts).expect("tables");
+            let (buckets, bucket_bits) = buckets(layout, &tables).expect("buckets");
+            let entries = launch::entries(layout, &buckets, bucket_bits);
+            let scalar = DecodeTables::new(layout, &tables).expect("tables");
+            let mine = entries.chunks_exact(4).map(|e| u32::from_ne_bytes([e[0], e[1], e[2], e[3]]));
+            // `value_bit` is 11 for nine coded bits.
+            let mine: Vec<_> = mine.map(|e| (e >> 21, e >> 11 & 0x1ff, e & 0x7ff)).collect();
+            let p = table_bits;
+            let expected = scalar.entries().iter();
+            let expected: Vec<_> =
+                expected.map(|e| (e >> (32 - p), e >> p & ((1 << (32 - 2 * p)) - 1), e & ((1 << p) - 1))).collect();
+            assert_eq!(mine, expected);
+        }
+    }
 }

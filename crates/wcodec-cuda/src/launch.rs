@@ -26,6 +26,8 @@ pub use copy::copy_many;
 pub(crate) use integer::{
     BLOCK_BYTES as INTEGER_BLOCK_BYTES, Resident as IntegerResident, Uploaded as IntegerUploaded, decode_integer,
 };
+#[cfg(test)]
+pub(crate) use lanes::entries;
 pub(crate) use lanes::{BLOCK_BYTES, Region, Resident, Uploaded, decode_lanes};
 pub use memory::{DeviceBuffer, DeviceSlice, DeviceSliceMut, PinnedBuffer};
 pub use stream::{Event, Stream};

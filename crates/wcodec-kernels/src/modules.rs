@@ -33,7 +33,7 @@ pub const INTEGER: Module = Module {
 /// `kernels/lanes_8bit.cu`.
 pub const LANES_8BIT: Module = Module {
     name: "lanes_8bit",
-    source_sha256: "1e332ac8d3eb8110590df918734bd6303699de9fa3c7debf6aaf57b7cbb82005",
+    source_sha256: "149b4f40ae541eac4943ae1157bd3c81d18839921145de9d941b74b00921c1cb",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_8bit.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_8bit.compute_90.ptx") },
@@ -43,14 +43,14 @@ pub const LANES_8BIT: Module = Module {
 /// `kernels/lanes_any.cu`.
 pub const LANES_ANY: Module = Module {
     name: "lanes_any",
-    source_sha256: "4fdbcddefd0630ad6304fbd2fcf7dc66b4a7b6bcab848128cf6f3b22338768f0",
+    source_sha256: "5eb6fa5df911b2affdc6a3a99804a874e9c32bb7aad087d83182962b59f413f6",
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/lanes_any.compute_80.ptx") }],
 };
 
 /// `kernels/lanes_bf16.cu`.
 pub const LANES_BF16: Module = Module {
     name: "lanes_bf16",
-    source_sha256: "30c79eda4da533c86f2732ddffe8a84c28ce2da81196d70c731c1ea3fbd9d174",
+    source_sha256: "752747a37bc09d5318d2c2934c8b6cb57a84aebbab842fb37f151268b8b67717",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_bf16.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_bf16.compute_90.ptx") },
@@ -60,7 +60,7 @@ pub const LANES_BF16: Module = Module {
 /// `kernels/lanes_f16.cu`.
 pub const LANES_F16: Module = Module {
     name: "lanes_f16",
-    source_sha256: "48f40559243c1caa81020ef594bd73480302c8b1e891b2789811023fb340a2d2",
+    source_sha256: "4421f68a18d7637a77e0a10c5b676221f2f20e5afb27da0e7496ca59fc664aef",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_f16.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_f16.compute_90.ptx") },
@@ -70,7 +70,7 @@ pub const LANES_F16: Module = Module {
 /// `kernels/lanes_f32.cu`.
 pub const LANES_F32: Module = Module {
     name: "lanes_f32",
-    source_sha256: "48345573f8525042bba56beaacfc88c89f79f2db1c019b3dd4711df92220bf59",
+    source_sha256: "eb3888f06c0aba52a301bb936491f295ffee795554f867c30d8270445be97649",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_f32.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_f32.compute_90.ptx") },

@@ -13,7 +13,7 @@ use super::{CudaContext, Grid, check, grid_size, launch, same_device, status, st
 use crate::CudaError;
 
 /// A tensor's parts as the kernels want them, all of them checked: every superblock's sections lie inside the first
-/// `payload_bytes` of its payload, its rows and columns inside the view, every symbol's slots inside the tables.
+/// `payload_bytes` of its payload, its rows and columns inside the view, every bucket's slots inside the tables.
 #[derive(Debug)]
 pub(crate) struct Uploaded {
     pub(crate) layout: HeadLayout,
@@ -35,8 +35,10 @@ pub(crate) struct Uploaded {
     /// The same of each strip but the last.
     pub(crate) fast_across: u32,
     pub(crate) all_blocks: u32,
-    /// `struct Symbol`s.
-    pub(crate) symbols: Vec<u8>,
+    /// `struct Bucket`s.
+    pub(crate) buckets: Vec<u8>,
+    /// log2 of a bucket's slots.
+    pub(crate) bucket_bits: u32,
     pub(crate) row_classes: Vec<u8>,
     pub(crate) col_classes: Vec<u8>,
     pub(crate) low_bits: Vec<u8>,
@@ -44,8 +46,8 @@ pub(crate) struct Uploaded {
 
 /// `struct Block` of lanes.cuh.
 pub(crate) const BLOCK_BYTES: usize = 32;
-/// `struct Symbol`.
-const SYMBOL_BYTES: usize = 8;
+/// `struct Bucket`.
+const BUCKET_BYTES: usize = 16;
 /// `struct Tensor`.
 const TENSOR_WORDS: usize = 30;
 /// `MAX_TENSORS`.
@@ -109,7 +111,7 @@ pub(crate) struct Resident {
     side_bytes: usize,
     /// Offsets into `side`; `None` for parts that are not there.
     blocks: usize,
-    symbols: usize,
+    buckets: usize,
     /// The fast path's tables, where they are less than 1/128 of the decoded bytes: copying them is faster than making them.
     entries: Option<usize>,
     row_classes: Option<usize>,
@@ -161,12 +163,12 @@ impl Resident {
             let table_bytes = Self::fits(stream.context(), &tensor)?;
             let begin = side.len();
             let blocks = append(&mut side, &std::mem::take(&mut tensor.blocks)).unwrap_or(0);
-            let symbols = append(&mut side, &tensor.symbols).unwrap_or(0);
+            let buckets = append(&mut side, &tensor.buckets).unwrap_or(0);
             let decoded = (tensor.rows * tensor.cols * tensor.element_bytes) as u64;
             let entries = match tensor.fast_blocks {
                 0 => None,
                 _ if decoded / 128 < table_bytes => None,
-                _ => append(&mut side, &entries(&tensor)),
+                _ => append(&mut side, &entries(tensor.layout, &tensor.buckets, tensor.bucket_bits)),
             };
             let row_classes = append(&mut side, &std::mem::take(&mut tensor.row_classes));
             let col_classes = append(&mut side, &std::mem::take(&mut tensor.col_classes));
@@ -178,7 +180,7 @@ impl Resident {
                 tensor,
                 payload,
                 blocks,
-                symbols,
+                buckets,
                 entries,
                 row_classes,
                 col_classes,
@@ -243,7 +245,7 @@ impl Resident {
         let addresses = [
             self.payload.address(),
             at(Some(self.blocks)) + u64::from(part.first) * BLOCK_BYTES as u64,
-            at(Some(self.symbols)),
+            at(Some(self.buckets)),
             at(self.entries),
             at(self.row_classes),
             at(self.col_classes),
@@ -262,7 +264,7 @@ impl Resident {
         }
         words[22..].copy_from_slice(&[
             end,
-            (t.symbols.len() / SYMBOL_BYTES) as u32,
+            t.bucket_bits,
             t.contexts as u32,
             t.table_bits,
             t.block_rows as u32,
@@ -326,19 +328,21 @@ impl Resident {
 }
 
 /// Table entries of the fast path: `freq << (32 - value_bit) | value << value_bit | bias`.
-fn entries(tensor: &Uploaded) -> Vec<u8> {
+pub(crate) fn entries(layout: HeadLayout, buckets: &[u8], bucket_bits: u32) -> Vec<u8> {
     // `Layout::value_bit` of lanes.cuh.
-    let value_bit = match tensor.layout.coded_bits() {
+    let value_bit = match layout.coded_bits() {
         ..=8 => 12,
         9 | 10 => 11,
         _ => 10,
     };
-    let mut entries = Vec::with_capacity((4 * tensor.contexts) << tensor.table_bits);
-    for symbol in tensor.symbols.chunks_exact(SYMBOL_BYTES) {
-        let half = |at: usize| u32::from(u16::from_ne_bytes([symbol[at], symbol[at + 1]]));
-        let (freq, value) = (half(2), half(4));
-        for bias in 0..freq {
-            let entry = freq << (32 - value_bit) | value << value_bit | bias;
+    let mut entries = Vec::with_capacity((buckets.len() / BUCKET_BYTES * 4) << bucket_bits);
+    for bucket in buckets.chunks_exact(BUCKET_BYTES) {
+        let half = |i: usize| u16::from_ne_bytes([bucket[2 * i], bucket[2 * i + 1]]);
+        for place in 0..1u16 << bucket_bits {
+            let own = place < half(0);
+            let bias = if own { place } else { place.wrapping_add(half(1)) };
+            let (freq, value) = if own { (half(2), half(3)) } else { (half(4), half(5)) };
+            let entry = u32::from(freq) << (32 - value_bit) | u32::from(value) << value_bit | u32::from(bias);
             entries.extend_from_slice(&entry.to_ne_bytes());
         }
     }
