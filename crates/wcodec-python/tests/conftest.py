@@ -9,6 +9,14 @@ import pytest
 
 import wcodec
 
+try:
+    import torch
+except ImportError:
+    pass
+else:
+    # These models are tiny: threads would only wait for each other.
+    torch.set_num_threads(1)
+
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures"
 
 
