@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wcodec_rans::alias::AliasTable;
 use wcodec_rans::superblock::{GROUP_ROWS, PATCH_BYTES, PLAIN_STATES, Shape};
-use wcodec_rans::{HeadLayout, LANES, TableSet};
+use wcodec_rans::{Context, HeadLayout, LANES, TableSet};
 
 use crate::launch::{self, BLOCK_BYTES, Region, Resident, Uploaded};
 use crate::{CudaContext, CudaError, DeviceBuffer, DeviceSliceMut, Stream};
@@ -443,22 +443,21 @@ pub(crate) fn words_at(bytes: usize) -> Result<u32, CudaError> {
 
 /// `struct Bucket`s of lanes.cuh, and log2 of the slots of one.
 fn buckets(layout: HeadLayout, tables: &TableSet) -> Result<(Vec<u8>, u32), CudaError> {
-    let (contexts, table_bits) = (tables.contexts(), tables.table_bits());
-    let coded = layout.coded_bits();
-    if tables.values().iter().any(|&value| u32::from(value) >> coded != 0) {
+    let values = |context: Context| tables.values().iter().map(move |&value| context.value(value));
+    if tables.context_tables().any(|(_, context)| values(context).any(|v| u32::from(v) >> layout.coded_bits() != 0)) {
         return inconsistent("a table's values do not fit the coded field");
     }
-    if contexts << table_bits > 1 << 15 {
+    if tables.contexts() << tables.table_bits() > 1 << 15 {
         return inconsistent("more than 2^15 table entries");
     }
     let (mut buckets, mut bucket_bits) = (Vec::new(), 0);
-    for table in tables.tables() {
+    for (table, context) in tables.context_tables() {
         let alias = AliasTable::new(table);
         bucket_bits = alias.width_bits();
         // Buckets behind the last symbol have no slots of their own.
-        let symbol = |symbol: usize| {
-            let freq = table.freqs().get(symbol).copied().unwrap_or(0);
-            [freq, tables.values().get(symbol).copied().unwrap_or(0)]
+        let symbol = |symbol: usize| match (table.freqs().get(symbol), tables.values().get(symbol)) {
+            (Some(&freq), Some(&value)) => [freq, context.value(value)],
+            _ => [0, 0],
         };
         for (own, bucket) in alias.buckets().iter().enumerate() {
             let ([own_freq, own_value], [alias_freq, alias_value]) = (symbol(own), symbol(bucket.alias.into()));
@@ -479,17 +478,17 @@ mod tests {
     #[test]
     fn tables_have_the_entries_of_the_scalar_decoder() {
         let layout = HeadLayout::new(16, 6, true).expect("BF16");
-        for (contexts, table_bits, step) in [(1, 8, 1), (3, 10, 7), (16, 11, 40)] {
-            let counts: Vec<Vec<u64>> = (0..contexts)
-                .map(|k| {
-                    (0..512u64).map(|v| if v % step == k % step { 1 + (v * v + 91 * k) % 1009 } else { 0 }).collect()
-                })
-                .collect();
-            let counts: Vec<Vec<u64>> = counts
-                .iter()
-                .map(|c| c.iter().enumerate().map(|(v, &n)| if v < 200 { n } else { 0 }).collect())
-                .collect();
-            let tables = TableSet::from_counts(table_bits, &counts).expect("tables");
+        for (contexts, table_bits, step) in [(1, 8, 1), (3, 10, 7), (16, 11, 40), (4, 10, 5)] {
+            let count = |k: u64, v: u64| if v < 200 && v % step == k % step { 1 + (v * v + 91 * k) % 1009 } else { 0 };
+            let counts: Vec<Vec<u64>> = (0..contexts).map(|k| (0..512).map(|v| count(k, v)).collect()).collect();
+            let tables = if contexts == 4 {
+                // Two tables for four contexts, the upper ones two values higher.
+                let contexts = (0..4u16).map(|k| Context { table: (k % 2) as u8, shift: k / 2 * 2 }).collect();
+                TableSet::pooled(table_bits, &counts, contexts)
+            } else {
+                TableSet::from_counts(table_bits, &counts)
+            };
+            let tables = tables.expect("tables");
             let (buckets, bucket_bits) = buckets(layout, &tables).expect("buckets");
             let entries = launch::entries(layout, &buckets, bucket_bits);
             let scalar = DecodeTables::new(layout, &tables).expect("tables");
