@@ -22,11 +22,18 @@ use crate::launch::{self, DeviceSlice, Stream};
 /// # Ok::<(), wcodec_cuda::CudaError>(())
 /// ```
 pub fn crc32_device(stream: &Stream, buffers: &[DeviceSlice<'_>]) -> Result<Vec<u32>, CudaError> {
-    let spans: Vec<Span> =
-        buffers.iter().map(|buffer| Span { address: buffer.address(), bytes: buffer.len() as u64 }).collect();
     let warps = launch::crc32_warps(stream.context().device());
-    let plan = plan(&spans, segment_bytes(&spans, warps));
+    let plan = plan_of(buffers, segment_bytes(&spans(buffers), warps));
     launch::crc32(stream, buffers, &plan)
+}
+
+/// Cuts buffers into segments of at most `segment_bytes`, a multiple of 512.
+pub(crate) fn plan_of(buffers: &[DeviceSlice<'_>], segment_bytes: u64) -> Plan {
+    plan(&spans(buffers), segment_bytes)
+}
+
+fn spans(buffers: &[DeviceSlice<'_>]) -> Vec<Span> {
+    buffers.iter().map(|buffer| Span { address: buffer.address(), bytes: buffer.len() as u64 }).collect()
 }
 
 /// What the kernel works on.

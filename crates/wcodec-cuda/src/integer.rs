@@ -99,6 +99,10 @@ impl PreparedInteger {
         tensor.fits(decoder.context())?;
         Ok(Self { tensor, payload: Region { buffer: Arc::clone(&payload.buffer), offset } })
     }
+
+    pub(crate) fn into_parts(self) -> (IntegerUploaded, Region) {
+        (self.tensor, self.payload)
+    }
 }
 
 impl DeviceInteger {
@@ -108,7 +112,7 @@ impl DeviceInteger {
     /// # Errors
     /// [`CudaError::OutOfDeviceMemory`], [`CudaError::Call`].
     pub fn adopt(stream: &Stream, tensors: Vec<PreparedInteger>) -> Result<Vec<Self>, CudaError> {
-        let uploads = tensors.into_iter().map(|prepared| (prepared.tensor, prepared.payload)).collect();
+        let uploads = tensors.into_iter().map(PreparedInteger::into_parts).collect();
         Ok(IntegerResident::upload(stream, uploads)?.into_iter().map(|resident| Self { resident }).collect())
     }
 

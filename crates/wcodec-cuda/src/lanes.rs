@@ -92,7 +92,7 @@ impl DeviceTensor {
     /// [`CudaError::TooLarge`] for tables larger than a block's shared memory, [`CudaError::OutOfDeviceMemory`],
     /// [`CudaError::Call`].
     pub fn adopt(stream: &Stream, tensors: Vec<PreparedTensor>) -> Result<Vec<Self>, CudaError> {
-        let uploads = tensors.into_iter().map(|prepared| (prepared.tensor, prepared.payload)).collect();
+        let uploads = tensors.into_iter().map(PreparedTensor::into_parts).collect();
         Ok(Resident::upload(stream, uploads)?.into_iter().map(|resident| Self { resident }).collect())
     }
 
@@ -166,6 +166,10 @@ impl PreparedTensor {
         let tensor = prepare(tensor, &starts)?;
         Resident::fits(decoder.context(), &tensor)?;
         Ok(Self { tensor, payload })
+    }
+
+    pub(crate) fn into_parts(self) -> (Uploaded, Region) {
+        (self.tensor, self.payload)
     }
 }
 

@@ -17,6 +17,7 @@ mod copy;
 mod integer;
 mod lanes;
 mod memory;
+mod pipeline;
 mod status;
 mod stream;
 
@@ -30,6 +31,7 @@ pub(crate) use integer::{
 pub(crate) use lanes::entries;
 pub(crate) use lanes::{BLOCK_BYTES, Region, Resident, Uploaded, decode_lanes};
 pub use memory::{DeviceBuffer, DeviceSlice, DeviceSliceMut, PinnedBuffer};
+pub use pipeline::{LoadGroup, LoadSize, Loaded, Source, load};
 pub use stream::{Event, Stream};
 
 /// Reads `input` and writes `output` in 16-byte accesses and does nothing else: the time that no decoder of these sizes can
@@ -72,14 +74,20 @@ fn copy_floor_tile() -> u64 {
 
 /// Runs `plan` over `buffers` and waits for the results, one per buffer.
 pub(crate) fn crc32(stream: &Stream, buffers: &[DeviceSlice<'_>], plan: &Plan) -> Result<Vec<u32>, CudaError> {
-    let count = u32::try_from(plan.segments.len()).map_err(|_| CudaError::TooLarge {
-        what: "the number of segments",
-        value: plan.segments.len() as u64,
-        limit: u32::MAX.into(),
-    })?;
-    if count == 0 {
+    if plan.segments.is_empty() {
         return Ok(plan.presets.clone());
     }
+    let segments = DeviceBuffer::from_host(stream, &crc32_segments(stream, buffers, plan)?)?;
+    let presets: Vec<u8> = plan.presets.iter().flat_map(|preset| preset.to_ne_bytes()).collect();
+    let results = DeviceBuffer::from_host(stream, &presets)?;
+    queue_crc32(stream, segments.address(), plan.segments.len(), results.address())?;
+    let mut bytes = vec![0; presets.len()];
+    results.copy_to_host(stream, 0, &mut bytes)?;
+    Ok(bytes.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]])).collect())
+}
+
+/// `struct Segment`s of crc32.cu.
+fn crc32_segments(stream: &Stream, buffers: &[DeviceSlice<'_>], plan: &Plan) -> Result<Vec<u8>, CudaError> {
     let mut segments = Vec::with_capacity(plan.segments.len() * SEGMENT_BYTES);
     for segment in &plan.segments {
         let buffer = &buffers[segment.buffer];
@@ -90,23 +98,28 @@ pub(crate) fn crc32(stream: &Stream, buffers: &[DeviceSlice<'_>], plan: &Plan) -
             segments.extend_from_slice(&word.to_ne_bytes());
         }
     }
-    let presets: Vec<u8> = plan.presets.iter().flat_map(|preset| preset.to_ne_bytes()).collect();
+    Ok(segments)
+}
 
+/// Queues the CRC kernel for segments on the device, made by [`crc32_segments`], and results that hold the presets of the same plan.
+fn queue_crc32(stream: &Stream, segments: u64, count: usize, results: u64) -> Result<(), CudaError> {
+    if count == 0 {
+        return Ok(());
+    }
+    let count = u32::try_from(count).map_err(|_| CudaError::TooLarge {
+        what: "the number of segments",
+        value: count as u64,
+        limit: u32::MAX.into(),
+    })?;
     let function = stream.context().function(&wcodec_kernels::CRC32, c"wcodec_crc32")?;
-    let segments = DeviceBuffer::from_host(stream, &segments)?;
-    let results = DeviceBuffer::from_host(stream, &presets)?;
     let warps_per_block = CRC32_THREADS / 32;
     let blocks = count.div_ceil(warps_per_block).min(crc32_blocks(stream.context().device()));
     let grid = Grid { blocks, threads: CRC32_THREADS, shared: 0 };
-    let (mut segments_at, mut count, mut results_at) = (segments.address(), count, results.address());
-    let mut parameters = [(&raw mut segments_at).cast(), (&raw mut count).cast(), (&raw mut results_at).cast()];
+    let (mut segments, mut count, mut results) = (segments, count, results);
+    let mut parameters = [(&raw mut segments).cast(), (&raw mut count).cast(), (&raw mut results).cast()];
     // SAFETY: the parameters have the types that crc32.cu declares. `segments` holds `count` of its structures, each a range
     // that `sub_slice` found inside its buffer, with an index below the number of presets (one per buffer).
-    unsafe { launch(stream, function, grid, &mut parameters) }?;
-
-    let mut bytes = vec![0; presets.len()];
-    results.copy_to_host(stream, 0, &mut bytes)?;
-    Ok(bytes.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]])).collect())
+    unsafe { launch(stream, function, grid, &mut parameters) }
 }
 
 /// How many warps of the CRC kernel a device runs at once.

@@ -45,6 +45,7 @@ pub use error::CudaError;
 pub use integer::{DeviceInteger, IntegerBlock, IntegerTensor, PreparedInteger};
 pub use lanes::{BlockEntry, CudaDecoder, DevicePayload, DeviceTensor, LanesTensor, PreparedTensor};
 pub use launch::{
-    CudaContext, Current, DeviceBuffer, DeviceSlice, DeviceSliceMut, Event, PinnedBuffer, Stream, copy_floor, copy_many,
+    CudaContext, Current, DeviceBuffer, DeviceSlice, DeviceSliceMut, Event, LoadGroup, LoadSize, Loaded, PinnedBuffer,
+    Source, Stream, copy_floor, copy_many, load,
 };
 pub use wcodec_driver::{DriverError, DriverVersion};

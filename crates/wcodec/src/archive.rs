@@ -68,7 +68,7 @@ impl Archive {
         Ok(Self::new(ArchiveReader::from_bytes(bytes)?))
     }
 
-    fn new(reader: ArchiveReader) -> Self {
+    pub(crate) fn new(reader: ArchiveReader) -> Self {
         let blobs = reader.directory().pool.iter().map(|_| OnceLock::new()).collect();
         Self { reader, blobs }
     }

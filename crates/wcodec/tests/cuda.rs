@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 
-use common::{Raw, archive_of, fixtures, safetensors, sampler, settings, weights};
+use common::{Raw, archive_of, directory, fixtures, mend, safetensors, sampler, settings, weights, with_directory};
 use wcodec::cuda::{CudaDevice, CudaError, DecodedBy, DeviceBuffer, DeviceTensor, Stream};
 use wcodec::{Archive, Backend, EncodeOptions, Error, Mode};
 
@@ -207,6 +207,128 @@ fn files_come_back_and_verify_on_the_device() {
         assert_eq!(used.by_kernel + used.by_copy + used.by_host, archive.len());
         assert_eq!(wcodec::verify_on(&device, &archive, &()).expect("no damage").device, Some(used));
     }
+}
+
+#[test]
+fn loading_gives_the_same_bytes_from_every_kind_of_host_memory() {
+    let Some((device, stream)) = device() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut tensors = sampler();
+    // More than the slots hold, in tensors of one group and in groups of their own.
+    tensors.extend(
+        (0..40).map(|i| Raw::new(&format!("small{i}"), "BF16", &[64 + i, 200], weights(64 + i, 200, i as u64))),
+    );
+    tensors
+        .extend((0..4).map(|i| Raw::new(&format!("large{i}"), "BF16", &[9000 + i, 2048], weights(9000 + i, 2048, 9))));
+    let path = folder.path().join("m.wcodec");
+    fs::write(&path, archive_of(&safetensors(&tensors), &EncodeOptions::default())).expect("an archive");
+    for archive in [
+        device.read_pinned(&path).expect("locked memory"),
+        Archive::open(&path).expect("a map"),
+        Archive::read(&path).expect("memory"),
+    ] {
+        let prepared: Vec<_> = (0..archive.len()).map(|i| archive.tensor_at(i).expect("a tensor")).collect();
+        let mut outputs: Vec<Guarded> =
+            prepared.iter().map(|t| Guarded::new(&stream, 16, t.byte_len() as usize)).collect();
+        let outs = outputs.iter_mut().map(|out| out.buffer.sub_slice_mut(16, out.bytes).expect("the inside")).collect();
+        let report = device.load(&prepared, outs, &stream).expect("no damage");
+        assert_eq!(report.by_kernel + report.by_copy + report.by_host, archive.len());
+        for (tensor, output) in prepared.iter().zip(&outputs) {
+            assert!(output.read(&stream) == tensor.decode().expect("a tensor"), "{}", tensor.name());
+        }
+    }
+    assert!(device.load(&[], Vec::new(), &stream).is_ok());
+}
+
+/// What the CPU and the device make of the same bytes: equal tensors, or errors of one kind that name the same place.
+fn same_fate(device: &CudaDevice, stream: &Stream, archive: &[u8], number: usize, what: &str) -> bool {
+    let on_cpu = Archive::from_bytes(archive.to_vec()).and_then(|a| a.tensor_at(number)?.decode());
+    let on_device = || {
+        let archive = Archive::from_bytes(archive.to_vec())?;
+        let tensor = archive.tensor_at(number)?;
+        let resident = device.upload(&[tensor], stream)?;
+        let mut output = Guarded::new(stream, 16, resident[0].byte_len() as usize);
+        device.decode([(&resident[0], output.buffer.sub_slice_mut(16, output.bytes)?)], stream)?;
+        let checked = device.verify([(&resident[0], output.buffer.sub_slice(16, output.bytes)?)], stream);
+        let bytes = output.read(stream);
+        checked.map(|()| bytes)
+    };
+    match (on_cpu, on_device()) {
+        (Ok(expected), Ok(found)) => assert!(expected == found, "{what}: other bytes"),
+        (Err(Error::Rans { tensor, offset, .. }), Err(Error::Rans { tensor: t, offset: o, .. })) => {
+            assert_eq!((tensor, offset), (t, o), "{what}");
+            return true;
+        }
+        (Err(Error::Checksum { what: w, found, .. }), Err(Error::Checksum { what: v, found: f, .. })) => {
+            assert_eq!((w, found), (v, f), "{what}: damage decodes to other bytes");
+            return true;
+        }
+        (Err(expected), Err(found)) => {
+            assert_eq!(
+                std::mem::discriminant(&expected),
+                std::mem::discriminant(&found),
+                "{what}: {expected}; {found}"
+            );
+            return true;
+        }
+        (expected, found) => panic!("{what}: {:?}, {:?}", expected.map(|b| b.len()), found.map(|b| b.len())),
+    }
+    false
+}
+
+#[test]
+fn damage_has_the_same_fate_as_on_the_cpu() {
+    let Some((device, stream)) = device() else { return };
+    let file = safetensors(&sampler());
+    let (mut cases, mut errors) = (0, 0);
+    for options in settings().into_iter().filter(|o| o.level != wcodec::Level::Fast) {
+        let bytes = archive_of(&file, &options);
+        let whole = directory(&bytes);
+        for (number, tensor) in whole.tensors.iter().enumerate() {
+            let mut meet = |damaged: Option<Vec<u8>>, what: String| {
+                if let Some(damaged) = damaged {
+                    cases += 1;
+                    errors += usize::from(same_fate(&device, &stream, &damaged, number, &what));
+                }
+            };
+            // Stored bytes and index, with checksums of stored bytes that hold.
+            for extent in [tensor.payload, tensor.index] {
+                let step = (extent.len / 40).max(1) as usize;
+                for at in (extent.offset..extent.offset + extent.len).step_by(step) {
+                    let value = [0x01, 0x80, 0xff][at as usize / step % 3];
+                    let (mut damaged, mut directory) = (bytes.clone(), whole.clone());
+                    damaged[at as usize] ^= value;
+                    mend(&mut damaged, &mut directory);
+                    meet(
+                        with_directory(&damaged, &directory),
+                        format!("{:?} tensor {number}, byte {at}", options.mode),
+                    );
+                }
+            }
+            // Parameters.
+            for at in 0..tensor.params.len().min(24) {
+                let mut directory = whole.clone();
+                directory.tensors[number].params[at] ^= [0x01, 0x40, 0xff][at % 3];
+                meet(with_directory(&bytes, &directory), format!("{:?} tensor {number}, parameter {at}", options.mode));
+                let mut directory = whole.clone();
+                directory.tensors[number].params.truncate(at);
+                meet(with_directory(&bytes, &directory), format!("{:?} tensor {number}, cut at {at}", options.mode));
+            }
+            // Tables.
+            for blob in 0..whole.pool.len() {
+                for at in (0..whole.pool[blob].len()).step_by(29) {
+                    let mut directory = whole.clone();
+                    directory.pool[blob][at] ^= 0x10;
+                    meet(
+                        with_directory(&bytes, &directory),
+                        format!("{:?} tensor {number}, blob {blob} byte {at}", options.mode),
+                    );
+                }
+            }
+        }
+    }
+    println!("{cases} damaged tensors, {errors} errors, the same on both");
+    assert!(cases > 1000 && errors > cases / 2);
 }
 
 #[test]

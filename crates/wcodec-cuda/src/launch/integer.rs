@@ -92,12 +92,26 @@ impl Resident {
     /// Copies what stands beside the payloads to the device, in one piece for all of them. Waits for the stream.
     pub(crate) fn upload(stream: &Stream, tensors: Vec<(Uploaded, Region)>) -> Result<Vec<Self>, CudaError> {
         let mut side = Vec::new();
+        let mut residents = Self::lay_out(stream.context(), tensors, &mut side)?;
+        let side = Arc::new(DeviceBuffer::from_host(stream, &side)?);
+        residents.iter_mut().for_each(|resident| resident.attach(&side));
+        Ok(residents)
+    }
+
+    /// Appends to `side` what stands beside the payloads; it goes to the buffer that is attached later.
+    pub(crate) fn lay_out(
+        context: &CudaContext,
+        tensors: Vec<(Uploaded, Region)>,
+        side: &mut Vec<u8>,
+    ) -> Result<Vec<Self>, CudaError> {
         let mut residents = Vec::with_capacity(tensors.len());
-        let empty = Arc::new(DeviceBuffer::new(stream.context(), 0)?);
+        let empty = Arc::new(DeviceBuffer::new(context, 0)?);
         for (mut tensor, payload) in tensors {
-            same_device(stream, "the payload", payload.buffer.context())?;
+            if payload.buffer.context() != context {
+                return Err(CudaError::OtherDevice { what: "the payload" });
+            }
             payload.buffer.sub_slice(payload.offset, tensor.payload_bytes)?;
-            tensor.fits(stream.context())?;
+            tensor.fits(context)?;
             let begin = side.len();
             let mut append = |part: Vec<u8>| {
                 side.resize(side.len().next_multiple_of(16), 0);
@@ -110,17 +124,35 @@ impl Resident {
             let tiles = append(std::mem::take(&mut tensor.tiles));
             let classes = append(std::mem::take(&mut tensor.classes));
             let side_bytes = side.len() - begin + size_of::<u32>();
-            let side = Arc::clone(&empty);
-            residents.push(Self { tensor, payload, side, side_bytes, blocks, entries, tiles, classes, status: 0 });
+            let nothing = Arc::clone(&empty);
+            residents.push(Self {
+                tensor,
+                payload,
+                side: nothing,
+                side_bytes,
+                blocks,
+                entries,
+                tiles,
+                classes,
+                status: 0,
+            });
         }
         side.resize(side.len().next_multiple_of(16), 0);
         for resident in &mut residents {
             resident.status = side.len();
             side.extend_from_slice(&status::NONE.to_ne_bytes());
         }
-        let side = Arc::new(DeviceBuffer::from_host(stream, &side)?);
-        residents.iter_mut().for_each(|resident| resident.side = Arc::clone(&side));
         Ok(residents)
+    }
+
+    /// Gives the tensor the buffer that holds what was laid out.
+    pub(crate) fn attach(&mut self, side: &Arc<DeviceBuffer>) {
+        self.side = Arc::clone(side);
+    }
+
+    /// Where its status word lies in the buffer; those of tensors that were laid out together follow one another.
+    pub(crate) fn status_at(&self) -> usize {
+        self.status
     }
 
     /// Bytes of the decoded tensor.

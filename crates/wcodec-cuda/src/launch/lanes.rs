@@ -155,24 +155,38 @@ impl Resident {
     /// Copies what stands beside the payloads to the device, in one piece for all of them. Waits for the stream.
     pub(crate) fn upload(stream: &Stream, tensors: Vec<(Uploaded, Region)>) -> Result<Vec<Self>, CudaError> {
         let mut side = Vec::new();
+        let mut residents = Self::lay_out(stream.context(), tensors, &mut side)?;
+        let side = Arc::new(DeviceBuffer::from_host(stream, &side)?);
+        residents.iter_mut().for_each(|resident| resident.attach(&side));
+        Ok(residents)
+    }
+
+    /// Appends to `side` what stands beside the payloads; it goes to the buffer that is attached later.
+    pub(crate) fn lay_out(
+        context: &CudaContext,
+        tensors: Vec<(Uploaded, Region)>,
+        side: &mut Vec<u8>,
+    ) -> Result<Vec<Self>, CudaError> {
         let mut residents = Vec::with_capacity(tensors.len());
-        let empty = Arc::new(DeviceBuffer::new(stream.context(), 0)?);
+        let empty = Arc::new(DeviceBuffer::new(context, 0)?);
         for (mut tensor, payload) in tensors {
-            same_device(stream, "the payload", payload.buffer.context())?;
+            if payload.buffer.context() != context {
+                return Err(CudaError::OtherDevice { what: "the payload" });
+            }
             payload.buffer.sub_slice(payload.offset, tensor.payload_bytes)?;
-            let table_bytes = Self::fits(stream.context(), &tensor)?;
+            let table_bytes = Self::fits(context, &tensor)?;
             let begin = side.len();
-            let blocks = append(&mut side, &std::mem::take(&mut tensor.blocks)).unwrap_or(0);
-            let buckets = append(&mut side, &tensor.buckets).unwrap_or(0);
+            let blocks = append(side, &std::mem::take(&mut tensor.blocks)).unwrap_or(0);
+            let buckets = append(side, &tensor.buckets).unwrap_or(0);
             let decoded = (tensor.rows * tensor.cols * tensor.element_bytes) as u64;
             let entries = match tensor.fast_blocks {
                 0 => None,
                 _ if decoded / 128 < table_bytes => None,
-                _ => append(&mut side, &entries(tensor.layout, &tensor.buckets, tensor.bucket_bits)),
+                _ => append(side, &entries(tensor.layout, &tensor.buckets, tensor.bucket_bits)),
             };
-            let row_classes = append(&mut side, &std::mem::take(&mut tensor.row_classes));
-            let col_classes = append(&mut side, &std::mem::take(&mut tensor.col_classes));
-            let low_bits = append(&mut side, &std::mem::take(&mut tensor.low_bits));
+            let row_classes = append(side, &std::mem::take(&mut tensor.row_classes));
+            let col_classes = append(side, &std::mem::take(&mut tensor.col_classes));
+            let low_bits = append(side, &std::mem::take(&mut tensor.low_bits));
             let fast = fast_kernel(tensor.layout, tensor.element_bytes);
             residents.push(Self {
                 side: Arc::clone(&empty),
@@ -195,9 +209,17 @@ impl Resident {
             resident.status = side.len();
             side.extend_from_slice(&status::NONE.to_ne_bytes());
         }
-        let side = Arc::new(DeviceBuffer::from_host(stream, &side)?);
-        residents.iter_mut().for_each(|resident| resident.side = Arc::clone(&side));
         Ok(residents)
+    }
+
+    /// Gives the tensor the buffer that holds what was laid out.
+    pub(crate) fn attach(&mut self, side: &Arc<DeviceBuffer>) {
+        self.side = Arc::clone(side);
+    }
+
+    /// Where its status word lies in the buffer; those of tensors that were laid out together follow one another.
+    pub(crate) fn status_at(&self) -> usize {
+        self.status
     }
 
     /// Bytes of the decoded tensor.

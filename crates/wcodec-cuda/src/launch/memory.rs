@@ -314,6 +314,27 @@ impl PinnedBuffer {
     }
 }
 
+/// Whether all of `bytes` is locked memory that the device reads directly.
+pub(super) fn is_pinned(context: &CudaContext, bytes: &[u8]) -> Result<bool, CudaError> {
+    const HOST: u32 = sys::CUmemorytype_enum::CU_MEMORYTYPE_HOST as u32;
+    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return Ok(true) };
+    let _current = context.enter()?;
+    Ok([first, last].into_iter().all(|byte| {
+        let mut kind = 0u32;
+        let attribute = sys::CUpointer_attribute_enum::CU_POINTER_ATTRIBUTE_MEMORY_TYPE;
+        let address = std::ptr::from_ref(byte).addr() as u64;
+        // SAFETY: writes one number. The address is only looked up; one that the driver does not know is an error.
+        let code = unsafe { sys::cuPointerGetAttribute((&raw mut kind).cast(), attribute, address) };
+        code == sys::CUresult::CUDA_SUCCESS && kind == HOST
+    }))
+}
+
+impl AsRef<[u8]> for PinnedBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 impl std::ops::Deref for PinnedBuffer {
     type Target = [u8];
 

@@ -12,6 +12,11 @@ pub(super) const NONE: u32 = u32::MAX;
 /// Where a tensor's status word lies.
 pub(super) type Word<'a> = (&'a DeviceBuffer, usize);
 
+/// Superblock and code of a status word.
+pub(super) fn failure_of(status: u32) -> Option<(u64, u32)> {
+    (status != NONE).then_some((u64::from(status >> 2), status & 3))
+}
+
 /// The failures of tensors: superblock and code. Waits for the stream; words that lie close together come in one copy.
 pub(super) fn read(stream: &Stream, words: &[Word<'_>]) -> Result<Vec<Option<(u64, u32)>>, CudaError> {
     // Tensors that were uploaded together have their words in one run.
@@ -29,8 +34,7 @@ pub(super) fn read(stream: &Stream, words: &[Word<'_>]) -> Result<Vec<Option<(u6
     }
     let failure = |&(buffer, at): &Word<'_>| {
         let (_, run, bytes) = runs.iter().find(|(other, ..)| other.address() == buffer.address())?;
-        let status = u32::from_ne_bytes(*bytes[at - run.start..].first_chunk()?);
-        (status != NONE).then_some((u64::from(status >> 2), status & 3))
+        failure_of(u32::from_ne_bytes(*bytes[at - run.start..].first_chunk()?))
     };
     Ok(words.iter().map(failure).collect())
 }

@@ -4,7 +4,7 @@ use wcodec_cuda::{CudaError, DeviceSlice, Stream, crc32_device};
 use wcodec_rans::RansError;
 
 use super::device::CudaDevice;
-use super::tensor::{DeviceTensor, Held};
+use super::tensor::{ChunkInfo, DeviceTensor, Held};
 use crate::error::{Error, Result};
 
 impl CudaDevice {
@@ -33,7 +33,7 @@ impl CudaDevice {
         let whose = lanes.into_iter().map(|(whose, _)| whose).chain(integer.into_iter().map(|(whose, _)| whose));
         let failed = whose.zip(failures).filter_map(|(whose, failure)| Some((whose, failure?)));
         if let Some(((_, tensor, per_chunk), failure)) = failed.min_by_key(|((number, ..), _)| *number) {
-            return Err(damaged(tensor, per_chunk, failure));
+            return Err(damaged(&tensor.name, &tensor.chunks, per_chunk, failure));
         }
         Ok(())
     }
@@ -76,10 +76,10 @@ impl CudaDevice {
 }
 
 /// The error of a superblock that a kernel, or the check before it, rejected.
-pub(super) fn damaged(tensor: &DeviceTensor, superblocks_per_chunk: usize, error: CudaError) -> Error {
+pub(super) fn damaged(name: &str, chunks: &[ChunkInfo], superblocks_per_chunk: usize, error: CudaError) -> Error {
     let chunk_of = |superblock: u64| {
         let chunk = superblock as usize / superblocks_per_chunk.max(1);
-        tensor.chunks.get(chunk).map_or(0, |chunk| chunk.offset)
+        chunks.get(chunk).map_or(0, |chunk| chunk.offset)
     };
     const WHAT: &str = "superblock";
     let (superblock, source) = match error {
@@ -87,5 +87,5 @@ pub(super) fn damaged(tensor: &DeviceTensor, superblocks_per_chunk: usize, error
         CudaError::CorruptSuperblock { superblock } => (superblock, RansError::Corrupt { what: WHAT, offset: 0 }),
         error => return Error::Cuda(error),
     };
-    Error::rans(&tensor.name, chunk_of(superblock), source)
+    Error::rans(name, chunk_of(superblock), source)
 }

@@ -50,11 +50,13 @@
 mod check;
 mod decode;
 mod device;
+mod load;
 mod tensor;
 mod upload;
 
 pub use device::CudaDevice;
 pub(crate) use device::is_absent;
+pub use load::LoadReport;
 pub use tensor::{DecodedBy, DeviceTensor};
 pub use wcodec_cuda::{
     CudaContext, CudaError, DeviceBuffer, DeviceInfo, DeviceSlice, DeviceSliceMut, DriverError, Event, PinnedBuffer,

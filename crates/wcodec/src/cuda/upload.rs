@@ -63,7 +63,7 @@ impl CudaDevice {
     }
 
     /// The tensors whose bytes lie in `buffer`, or are on their way there on `stream`.
-    pub(super) fn hold(
+    fn hold(
         &self,
         tensors: &[Tensor<'_>],
         plan: &Plan,
@@ -72,22 +72,8 @@ impl CudaDevice {
     ) -> Result<Vec<DeviceTensor>> {
         let mut held: Vec<DeviceTensor> =
             tensors.iter().zip(&plan.places).map(|(tensor, place)| describe(tensor, place, &buffer)).collect();
-        let prepare = |(number, described): (usize, &DeviceTensor)| {
-            let tensor = &tensors[number];
-            let prepared = match tensor.decoder() {
-                Decoder::Lanes(lanes) => self.prepare_lanes(tensor, lanes, described, &buffer).map(Prepared::Lanes),
-                Decoder::Integer(integer) => {
-                    self.prepare_integer(tensor, integer, described, &buffer).map(Prepared::Integer)
-                }
-                _ => return Ok(None),
-            };
-            match prepared {
-                // A device with little shared memory, and large tables.
-                Err(Error::Cuda(CudaError::TooLarge { .. })) => Ok(Some(Prepared::Decoded(tensor.decode()?))),
-                prepared => prepared.map(Some),
-            }
-        };
-        let prepared = held.par_iter().enumerate().map(prepare).collect::<Result<Vec<_>>>()?;
+        let prepare = |(tensor, described): (&Tensor<'_>, &DeviceTensor)| self.prepare(tensor, described, &buffer);
+        let prepared = tensors.par_iter().zip(&held).map(prepare).collect::<Result<Vec<_>>>()?;
         check_stored(tensors, &held, &plan.places, stream)?;
         let (mut lanes, mut integer) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
         for (number, prepared) in prepared.into_iter().enumerate() {
@@ -111,6 +97,27 @@ impl CudaDevice {
             held[number].held = Held::Integer { tensor: Box::new(tensor), superblocks_per_chunk };
         }
         Ok(held)
+    }
+
+    /// What a kernel needs of a tensor whose payload is, or will be, where `described` says; `None` for a tensor without a kernel.
+    pub(super) fn prepare(
+        &self,
+        tensor: &Tensor<'_>,
+        described: &DeviceTensor,
+        buffer: &Arc<DeviceBuffer>,
+    ) -> Result<Option<Prepared>> {
+        let prepared = match tensor.decoder() {
+            Decoder::Lanes(lanes) => self.prepare_lanes(tensor, lanes, described, buffer).map(Prepared::Lanes),
+            Decoder::Integer(integer) => {
+                self.prepare_integer(tensor, integer, described, buffer).map(Prepared::Integer)
+            }
+            _ => return Ok(None),
+        };
+        match prepared {
+            // A device with little shared memory, and large tables.
+            Err(Error::Cuda(CudaError::TooLarge { .. })) => Ok(Some(Prepared::Decoded(tensor.decode()?))),
+            prepared => prepared.map(Some),
+        }
     }
 
     /// The parts of a tensor in lanes mode, checked.
@@ -151,7 +158,7 @@ impl CudaDevice {
         let place =
             DevicePayload { buffer: Arc::clone(buffer), chunks: pieces.iter().map(|piece| piece.offset).collect() };
         let prepared = PreparedTensor::new(&self.decoder, &parts, &place);
-        prepared.map_err(|error| damaged(described, superblocks_per_chunk(tensor), error))
+        prepared.map_err(|error| damaged(tensor.name(), &described.chunks, superblocks_per_chunk(tensor), error))
     }
 
     /// The parts of a tensor in integer mode, checked.
@@ -178,12 +185,12 @@ impl CudaDevice {
             rest: parts.rest,
         };
         let prepared = PreparedInteger::new(&self.decoder, &parts, &place_of(described, buffer), payload.len());
-        prepared.map_err(|error| damaged(described, superblocks_per_chunk(tensor), error))
+        prepared.map_err(|error| damaged(tensor.name(), &described.chunks, superblocks_per_chunk(tensor), error))
     }
 }
 
 /// A tensor that is ready for its kernel but for what stands beside its payload.
-enum Prepared {
+pub(super) enum Prepared {
     Lanes(PreparedTensor),
     Integer(PreparedInteger),
     /// What the CPU decoded, because the kernel cannot.
@@ -247,24 +254,13 @@ impl Plan {
 }
 
 /// What is known of a tensor, with its bytes as pieces of the buffer.
-fn describe(tensor: &Tensor<'_>, place: &Place, buffer: &Arc<DeviceBuffer>) -> DeviceTensor {
+pub(super) fn describe(tensor: &Tensor<'_>, place: &Place, buffer: &Arc<DeviceBuffer>) -> DeviceTensor {
     let entry = tensor.entry();
-    let extents = || entry.chunk_extents().zip(&entry.chunks);
-    let mut chunks: Vec<ChunkInfo> = extents()
-        .map(|(extent, chunk)| ChunkInfo {
-            offset: extent.offset,
-            decoded_len: chunk.decoded_len,
-            crc32_decoded: chunk.crc32_decoded,
-        })
-        .collect();
-    if chunks.is_empty() && entry.decoded_len > 0 {
-        // Pooled tensors have no chunks, but a checksum.
-        chunks.push(ChunkInfo { offset: 0, decoded_len: entry.decoded_len, crc32_decoded: entry.crc32_decoded });
-    }
     let pieces = match place.source {
         Source::Decoded => vec![Piece { offset: place.offset, bytes: entry.decoded_len as usize }],
-        Source::Payload | Source::Shared => extents()
-            .map(|(extent, _)| Piece {
+        Source::Payload | Source::Shared => entry
+            .chunk_extents()
+            .map(|extent| Piece {
                 offset: place.offset + (extent.offset - entry.payload.offset) as usize,
                 bytes: extent.len as usize,
             })
@@ -277,9 +273,28 @@ fn describe(tensor: &Tensor<'_>, place: &Place, buffer: &Arc<DeviceBuffer>) -> D
         shape: entry.shape.clone(),
         mode: tensor.mode(),
         byte_len: entry.decoded_len,
-        chunks,
+        chunks: chunks_of(tensor),
         held: Held::Bytes { buffer: Arc::clone(buffer), pieces, by },
     }
+}
+
+/// What is known of a tensor's chunks.
+pub(super) fn chunks_of(tensor: &Tensor<'_>) -> Vec<ChunkInfo> {
+    let entry = tensor.entry();
+    let mut chunks: Vec<ChunkInfo> = entry
+        .chunk_extents()
+        .zip(&entry.chunks)
+        .map(|(extent, chunk)| ChunkInfo {
+            offset: extent.offset,
+            decoded_len: chunk.decoded_len,
+            crc32_decoded: chunk.crc32_decoded,
+        })
+        .collect();
+    if chunks.is_empty() && entry.decoded_len > 0 {
+        // Pooled tensors have no chunks, but a checksum.
+        chunks.push(ChunkInfo { offset: 0, decoded_len: entry.decoded_len, crc32_decoded: entry.crc32_decoded });
+    }
+    chunks
 }
 
 /// Compares the CRC-32 of all chunks that were copied as they are stored.
@@ -303,7 +318,7 @@ fn check_stored(tensors: &[Tensor<'_>], held: &[DeviceTensor], places: &[Place],
     Ok(())
 }
 
-fn superblocks_per_chunk(tensor: &Tensor<'_>) -> usize {
+pub(super) fn superblocks_per_chunk(tensor: &Tensor<'_>) -> usize {
     match tensor.decoder() {
         Decoder::Lanes(lanes) => lanes.params.geometry.strips_per_chunk * lanes.params.geometry.blocks_across(),
         Decoder::Integer(integer) => integer.params.geometry.strips_per_chunk * integer.params.geometry.blocks_across(),
