@@ -9,6 +9,9 @@ pub enum CudaError {
     /// The machine has no usable CUDA driver.
     #[error(transparent)]
     Driver(#[from] DriverError),
+    /// nvCOMP is missing, or refused something.
+    #[error(transparent)]
+    Nvcomp(#[from] crate::NvcompError),
     /// There is no device of that number.
     #[error("there is no CUDA device {ordinal}: this machine has {available}")]
     NoSuchDevice {

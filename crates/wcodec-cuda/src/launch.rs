@@ -14,9 +14,12 @@ use crate::{CudaError, DeviceInfo};
 
 mod context;
 mod copy;
+mod dequant;
+mod framed;
 mod integer;
 mod lanes;
 mod memory;
+mod nvcomp;
 mod pipeline;
 mod status;
 mod stream;
@@ -24,6 +27,8 @@ mod stream;
 use context::Function;
 pub use context::{CudaContext, Current};
 pub use copy::copy_many;
+pub(crate) use dequant::{Numbers, dequantize};
+pub(crate) use framed::{Cut, Lists, join_planes, split_planes};
 pub(crate) use integer::{
     BLOCK_BYTES as INTEGER_BLOCK_BYTES, Resident as IntegerResident, Uploaded as IntegerUploaded, decode_integer,
 };
@@ -31,6 +36,7 @@ pub(crate) use integer::{
 pub(crate) use lanes::entries;
 pub(crate) use lanes::{BLOCK_BYTES, Region, Resident, Uploaded, decode_lanes};
 pub use memory::{DeviceBuffer, DeviceSlice, DeviceSliceMut, PinnedBuffer};
+pub(crate) use nvcomp::{Api, Batch, FramePart, SUPPORTED_MAJOR, decode_frames, encode_pieces};
 pub use pipeline::{LoadGroup, LoadSize, Loaded, Source, load};
 pub use stream::{Event, Stream};
 
@@ -226,6 +232,8 @@ mod tests {
         }
         assert!(text(&wcodec_kernels::COPY).contains(&format!(".maxntid {}, 1, 1", copy::THREADS)));
         assert!(text(&wcodec_kernels::LANES_ANY).contains(&format!(".maxntid {}, 1, 1", lanes::ANY_THREADS)));
+        assert!(text(&wcodec_kernels::FRAMES).contains(&format!(".maxntid {}, 1, 1", framed::THREADS)));
+        assert!(text(&wcodec_kernels::DEQUANT).contains(&format!(".maxntid {}, 1, 1", dequant::THREADS)));
         assert!(text(&wcodec_kernels::COPY_FLOOR).contains(&format!(".maxntid {COPY_FLOOR_THREADS}, 1, 1")));
     }
 

@@ -33,13 +33,16 @@
 #![deny(unsafe_code)]
 
 mod crc;
+mod dequant;
 mod device;
 mod error;
 mod integer;
 mod lanes;
 mod launch;
+mod nvcomp;
 
 pub use crc::crc32_device;
+pub use dequant::{DeviceScheme, dequantize};
 pub use device::{DeviceInfo, devices};
 pub use error::CudaError;
 pub use integer::{DeviceInteger, IntegerBlock, IntegerTensor, PreparedInteger};
@@ -47,5 +50,9 @@ pub use lanes::{BlockEntry, CudaDecoder, DevicePayload, DeviceTensor, LanesTenso
 pub use launch::{
     CudaContext, Current, DeviceBuffer, DeviceSlice, DeviceSliceMut, Event, LoadGroup, LoadSize, Loaded, PinnedBuffer,
     Source, Stream, copy_floor, copy_many, load,
+};
+pub use nvcomp::{
+    DeviceFrames, EncodedFrames, FrameDecoder, FrameEncoder, FrameTarget, FramesTensor, Nvcomp, NvcompError,
+    NvcompVersion, PreparedFrames,
 };
 pub use wcodec_driver::{DriverError, DriverVersion};

@@ -23,6 +23,20 @@ pub const CRC32: Module = Module {
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/crc32.compute_80.ptx") }],
 };
 
+/// `kernels/dequant.cu`.
+pub const DEQUANT: Module = Module {
+    name: "dequant",
+    source_sha256: "ff3b0b34b31b377da47d5b234b7074c35105f0346971ec9f38423a56afad6658",
+    variants: &[Ptx { arch: 80, text: include_str!("../ptx/dequant.compute_80.ptx") }],
+};
+
+/// `kernels/frames.cu`.
+pub const FRAMES: Module = Module {
+    name: "frames",
+    source_sha256: "ec9a9725b6474edee45a91ed64cc5e48a6c85246862560db2012ecc2cbb9cb5d",
+    variants: &[Ptx { arch: 80, text: include_str!("../ptx/frames.compute_80.ptx") }],
+};
+
 /// `kernels/integer.cu`.
 pub const INTEGER: Module = Module {
     name: "integer",
@@ -78,4 +92,4 @@ pub const LANES_F32: Module = Module {
 };
 
 /// Every module.
-pub const ALL: &[Module] = &[COPY, COPY_FLOOR, CRC32, INTEGER, LANES_8BIT, LANES_ANY, LANES_BF16, LANES_F16, LANES_F32];
+pub const ALL: &[Module] = &[COPY, COPY_FLOOR, CRC32, DEQUANT, FRAMES, INTEGER, LANES_8BIT, LANES_ANY, LANES_BF16, LANES_F16, LANES_F32];
