@@ -40,5 +40,5 @@ pub use lanes::LanesSummary;
 pub use mode::Mode;
 pub use options::{EncodeOptions, Level, ModeChoice, Tuning};
 pub use report::{DeviceUse, Progress, Report, TensorReport};
-pub use wcodec_container::{ContainerError, DtypeCode, TensorEntry};
+pub use wcodec_container::{ContainerError, DtypeCode, Extent, TensorEntry};
 pub use wcodec_rans::Isa;

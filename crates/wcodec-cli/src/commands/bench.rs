@@ -6,10 +6,11 @@ use std::time::Instant;
 use anyhow::{Context, anyhow};
 use rayon::prelude::*;
 use serde_json::{Value, json};
-use wcodec::{Archive, EncodeOptions};
+use wcodec::{Archive, Device, EncodeOptions};
 
+use super::bench_device::{self, OnDevice as DeviceTimes};
 use super::open;
-use crate::options::{Encoding, Threads, name};
+use crate::options::{Encoding, OnDevice, Threads, name};
 use crate::progress::Bar;
 use crate::summary::ratio;
 use crate::{interrupt, output, units};
@@ -26,6 +27,8 @@ pub(crate) struct Args {
     encoding: Encoding,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    device: OnDevice,
     /// How often to measure each time.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
@@ -54,15 +57,18 @@ struct Measured {
     end_to_end: Times,
     memcpy: Times,
     threads: usize,
+    /// With `--device`.
+    on_device: Option<DeviceTimes>,
 }
 
 /// Of some runs, in seconds.
-struct Times {
-    min: f64,
-    median: f64,
+pub(super) struct Times {
+    pub(super) min: f64,
+    pub(super) median: f64,
 }
 
 fn measure(args: &Args, quiet: bool) -> anyhow::Result<Measured> {
+    let device = args.device.open()?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let is_archive = args.input.is_file() && args.input.extension().is_none_or(|e| e != "safetensors");
     let made = folder.path().join("bench.wcodec");
@@ -102,6 +108,10 @@ fn measure(args: &Args, quiet: bool) -> anyhow::Result<Measured> {
         end_to_end,
         memcpy,
         threads: rayon::current_num_threads(),
+        on_device: match &device {
+            Device::Cuda(device) => Some(bench_device::measure(device, path, args.runs)?),
+            _ => None,
+        },
     })
 }
 
@@ -146,7 +156,7 @@ fn touched(lengths: &[usize]) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Times `runs` runs of `work`.
-fn time<E>(runs: u16, mut work: impl FnMut() -> Result<(), E>) -> Result<Times, E> {
+pub(super) fn time<E>(runs: u16, mut work: impl FnMut() -> Result<(), E>) -> Result<Times, E> {
     let mut seconds = Vec::with_capacity(usize::from(runs));
     for _ in 0..runs {
         interrupt::check();
@@ -154,10 +164,17 @@ fn time<E>(runs: u16, mut work: impl FnMut() -> Result<(), E>) -> Result<Times, 
         work()?;
         seconds.push(start.elapsed().as_secs_f64());
     }
-    seconds.sort_by(f64::total_cmp);
-    let middle = seconds.len() / 2;
-    let median = if seconds.len() % 2 == 1 { seconds[middle] } else { (seconds[middle - 1] + seconds[middle]) / 2.0 };
-    Ok(Times { min: seconds[0], median })
+    Ok(Times::of(seconds))
+}
+
+impl Times {
+    /// Of at least one run.
+    pub(super) fn of(mut seconds: Vec<f64>) -> Self {
+        seconds.sort_by(f64::total_cmp);
+        let middle = seconds.len() / 2;
+        let median = if seconds.len() % 2 == 1 { seconds[middle] } else { (seconds[middle - 1] + seconds[middle]) / 2.0 };
+        Self { min: seconds[0], median }
+    }
 }
 
 impl Measured {
@@ -179,6 +196,7 @@ impl Measured {
             "mode": of_encoding(name(args.encoding.mode)),
             "threads": self.threads,
             "runs": args.runs,
+            "on_device": self.on_device.as_ref().map(DeviceTimes::json),
         })
     }
 
@@ -203,6 +221,9 @@ impl Measured {
         line("open and decode, new memory", self.end_to_end.median, self.tensor_bytes);
         line("memcpy of the same bytes", self.memcpy.median, self.tensor_bytes);
         text.push_str(&format!("decode is {:.2} of memcpy\n", self.memcpy.median / self.decode.median.max(1e-12)));
+        if let Some(device) = &self.on_device {
+            text.push_str(&device.text());
+        }
         text
     }
 }

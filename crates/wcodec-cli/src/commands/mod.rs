@@ -1,6 +1,7 @@
 //! The subcommands, a module each.
 
 pub(crate) mod bench;
+mod bench_device;
 pub(crate) mod compress;
 pub(crate) mod decompress;
 pub(crate) mod devices;

@@ -116,7 +116,12 @@ impl CudaDevice {
         match prepared {
             // A device with little shared memory, and large tables.
             Err(Error::Cuda(CudaError::TooLarge { .. })) => Ok(Some(Prepared::Decoded(tensor.decode()?))),
-            prepared => prepared.map(Some),
+            Err(error) => {
+                // The kernel's side says that the parts do not fit; the CPU says what is wrong with them.
+                tensor.decode()?;
+                Err(error)
+            }
+            Ok(prepared) => Ok(Some(prepared)),
         }
     }
 
