@@ -6,6 +6,7 @@ mod ablation;
 mod bench_peers;
 mod build_kernels;
 mod fetch_models;
+mod gpu_bundle;
 mod make_fixtures;
 mod roundtrip_check;
 mod tensors;
@@ -26,6 +27,8 @@ enum Command {
     Ablation(ablation::Args),
     /// Compile kernels/*.cu to the PTX that crates/wcodec-kernels holds, or check that it is current.
     BuildKernels(build_kernels::Args),
+    /// Gather test programs, benches and fixtures in a folder that runs on a GPU machine without a toolchain.
+    GpuBundle(gpu_bundle::Args),
     /// Build the real models used by tests and benches under target/models/.
     FetchModels(fetch_models::Args),
     /// Measure wcodec beside other lossless codecs, on one thread.
@@ -42,6 +45,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Ablation(args) => ablation::run(&args),
         Command::BuildKernels(args) => build_kernels::run(&args),
+        Command::GpuBundle(args) => gpu_bundle::run(&args),
         Command::FetchModels(args) => fetch_models::run(&args),
         Command::BenchPeers(args) => bench_peers::run(&args),
         Command::MakeFixtures(args) => make_fixtures::run(&args),

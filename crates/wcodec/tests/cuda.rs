@@ -280,13 +280,18 @@ fn same_fate(device: &CudaDevice, stream: &Stream, archive: &[u8], number: usize
 fn damage_has_the_same_fate_as_on_the_cpu() {
     let Some((device, stream)) = device() else { return };
     let file = safetensors(&sampler());
-    let (mut cases, mut errors) = (0, 0);
+    let (mut seen, mut cases, mut errors) = (0usize, 0, 0);
+    // Under compute-sanitizer every case takes seconds: only each so many of them.
+    let stride = std::env::var("WCODEC_DAMAGE_STRIDE").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     for options in settings().into_iter().filter(|o| o.level != wcodec::Level::Fast) {
         let bytes = archive_of(&file, &options);
         let whole = directory(&bytes);
         for (number, tensor) in whole.tensors.iter().enumerate() {
             let mut meet = |damaged: Option<Vec<u8>>, what: String| {
-                if let Some(damaged) = damaged {
+                seen += 1;
+                if let Some(damaged) = damaged
+                    && seen % stride == 0
+                {
                     cases += 1;
                     errors += usize::from(same_fate(&device, &stream, &damaged, number, &what));
                 }
@@ -328,7 +333,7 @@ fn damage_has_the_same_fate_as_on_the_cpu() {
         }
     }
     println!("{cases} damaged tensors, {errors} errors, the same on both");
-    assert!(cases > 1000 && errors > cases / 2);
+    assert!(cases * stride > 1000 && errors > cases / 2);
 }
 
 #[test]

@@ -1,13 +1,12 @@
 //! `wcodec bench --device`: decoding on a GPU, from locked host memory and from compressed tensors that stay on the device.
 
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::Context;
 use rayon::prelude::*;
 use serde_json::{Value, json};
-use wcodec::{Archive, Extent};
 use wcodec::cuda::{CudaDevice, DecodedBy, DeviceBuffer, DeviceSliceMut, DeviceTensor, Event, LoadReport, Stream};
+use wcodec::{Archive, Extent, Tensor};
 
 use super::bench::Times;
 use crate::{interrupt, units};
@@ -40,13 +39,10 @@ pub(super) fn measure(device: &CudaDevice, path: &Path, runs: u16) -> anyhow::Re
     let bytes: usize = lengths.iter().map(|len| len.next_multiple_of(ALIGN)).sum();
     let mut output = DeviceBuffer::new(device.context(), bytes)?;
 
-    let open = |archive: &Archive| {
-        (0..archive.len()).into_par_iter().map(|i| archive.tensor_at(i)).collect::<wcodec::Result<Vec<_>>>()
-    };
     let mut loaded = LoadReport::default();
     let mut load = || -> anyhow::Result<()> {
         let outs = split(&mut output, &lengths)?;
-        loaded = device.load(&open(&archive)?, outs, &stream)?;
+        loaded = device.load(&tensors(&archive)?, outs, &stream)?;
         Ok(())
     };
     // Once to warm up: kernels are compiled when they are first needed.
@@ -60,7 +56,7 @@ pub(super) fn measure(device: &CudaDevice, path: &Path, runs: u16) -> anyhow::Re
     let copy = super::bench::time(runs, || target.copy_from_host(&stream, 0, compressed))?;
     drop(target);
 
-    let resident = device.upload(&open(&archive)?, &stream)?;
+    let resident = device.upload(&tensors(&archive)?, &stream)?;
     let mut seconds = Vec::with_capacity(usize::from(runs));
     let (start, end) = (Event::new(device.context())?, Event::new(device.context())?);
     for run in 0..=runs {
@@ -86,6 +82,10 @@ pub(super) fn measure(device: &CudaDevice, path: &Path, runs: u16) -> anyhow::Re
         resident_bytes: resident.iter().map(DeviceTensor::device_bytes).sum(),
         host_bytes: host.map(DeviceTensor::byte_len).sum(),
     })
+}
+
+fn tensors(archive: &Archive) -> wcodec::Result<Vec<Tensor<'_>>> {
+    (0..archive.len()).into_par_iter().map(|i| archive.tensor_at(i)).collect()
 }
 
 /// A part of the output for every tensor.
