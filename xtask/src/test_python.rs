@@ -46,9 +46,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         _ => {}
     }
-    // The profile of `cargo test`, whose dependencies are there already.
+    // As it ships; xtask itself has most of it in this profile already.
     let mut maturin = Command::new(folder.join("bin/maturin"));
-    maturin.args(["build", "--quiet", "--locked", "--profile", "test", "--compatibility", "linux", "--out"]);
+    maturin.args(["build", "--quiet", "--locked", "--release", "--compatibility", "linux", "--out"]);
     succeed(maturin.arg(&wheels).current_dir(&package))?;
     let wheel = fs::read_dir(&wheels)?.next().context("maturin left no wheel")??.path();
     succeed(pip(&["--no-deps", "--force-reinstall"]).arg(wheel))?;

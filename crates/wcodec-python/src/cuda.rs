@@ -42,14 +42,17 @@ impl Cuda {
         Ok(uploaded.into_iter().map(DeviceTensor).collect())
     }
 
-    /// Queues the decoding of whole tensors, each into its region of device memory.
-    fn decode(&self, py: Python<'_>, items: Vec<(Py<DeviceTensor>, Region)>, stream: usize) -> PyResult<()> {
+    /// Decodes tensors of an archive, by number, once, each into its region of device memory. Waits.
+    fn load(&self, py: Python<'_>, archive: &Archive, targets: Vec<(usize, Region)>, stream: usize) -> PyResult<()> {
         let stream = memory::stream(self.0.context(), stream);
-        let mut given = Vec::with_capacity(items.len());
-        for (tensor, region) in &items {
-            given.push((&tensor.get().0, region.device(py, self.0.context())?));
-        }
-        py.detach(|| self.0.decode(given, &stream)).map_err(|error| errors::of(py, &error, None))
+        let outs =
+            targets.iter().map(|(_, region)| region.device(py, self.0.context())).collect::<PyResult<Vec<_>>>()?;
+        let work = || {
+            let tensors = targets.par_iter().map(|&(index, _)| archive.inner().tensor_at(index));
+            self.0.load(&tensors.collect::<wcodec::Result<Vec<_>>>()?, outs, &stream)
+        };
+        let loaded = py.detach(|| pool::install(None, work));
+        loaded.map(drop).map_err(|error| archive.error(py, &error))
     }
 
     /// Queues the decoding of rows of tensors, each range into its region of device memory.

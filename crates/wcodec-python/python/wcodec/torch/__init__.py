@@ -12,6 +12,7 @@ from __future__ import annotations
 from ._io import load, load_file, save, save_file
 from ._module import CompressionReport, compress_module, compressed_weights, decompress_module
 from ._parameter import CompressedTensor
+from ._scratch import prefetch, release_scratch
 
 __all__ = [
     "CompressedTensor",
@@ -21,6 +22,8 @@ __all__ = [
     "decompress_module",
     "load",
     "load_file",
+    "prefetch",
+    "release_scratch",
     "save",
     "save_file",
 ]

@@ -123,9 +123,9 @@ def _linear(func: Any, args: tuple, kwargs: dict) -> Any:
     if isinstance(bias, CompressedTensor):
         bias = bias.decoded()
     parts = []
-    for first, last, slab in _scratch.leases(weight._weight, input.device):
-        part = None if bias is None else bias[first:last]
-        parts.append(_apply(func, (input, slab, part), {}, slab, weight._weight, first, last))
+    for use, slab in _scratch.leases(weight._weight, input.device):
+        part = bias if bias is None or use.shape[0] == weight.shape[0] else bias[use.first : use.last]
+        parts.append(_apply(func, (input, slab, part), {}, slab, weight._weight, use.first, use.last))
     return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
@@ -158,9 +158,9 @@ def _embedding(func: Any, args: tuple, kwargs: dict) -> Any:
 def _captured_embedding(ids: torch.Tensor, weight: Weight) -> torch.Tensor:
     """Within a CUDA graph nobody can look at the ids: every row is decoded."""
     out = None
-    for first, last, slab in _scratch.leases(weight, ids.device):
-        inside = ((ids >= first) & (ids < last)).unsqueeze(-1)
-        found = F.embedding((ids - first).clamp(0, last - first - 1), slab)
+    for use, slab in _scratch.leases(weight, ids.device):
+        inside = ((ids >= use.first) & (ids < use.last)).unsqueeze(-1)
+        found = F.embedding((ids - use.first).clamp(0, use.last - use.first - 1), slab)
         out = found if out is None else torch.where(inside, found, out)
     return out
 

@@ -18,6 +18,25 @@ from ._types import torch_dtype
 _MERGE_ROWS = 64
 
 
+# Where decoded tensors begin in scratch memory.
+_ALIGN = 256
+
+
+class Use:
+    """Rows of a weight that are decoded together. It does not keep the weight alive, so that it can stand in a learnt order."""
+
+    __slots__ = ("bytes", "first", "last", "shape", "size", "weight")
+
+    def __init__(self, weight: Weight, first: int, last: int) -> None:
+        self.weight = weakref.ref(weight)
+        self.first = first
+        self.last = last
+        self.shape = (last - first, *weight.shape[1:])
+        self.bytes = (last - first) * weight.row_bytes
+        # Bytes that it takes in scratch memory.
+        self.size = -(-self.bytes // _ALIGN) * _ALIGN
+
+
 class Weight:
     """A tensor of an archive that is decoded when it is needed. Its compressed bytes lie in the archive (a mapped file, or
     main memory), and, once it is used on a CUDA device, on that device."""
@@ -34,6 +53,9 @@ class Weight:
         self._index = index
         self._tensor: _native.Tensor | None = None
         self._resident: dict[int, _native.DeviceTensor] = {}
+        self._uses: list[Use] | None = None
+        # Ranges of rows that were decoded on a device and found to be in order.
+        self._checked: set[tuple[int, int, int]] = set()
         self._whole: dict[torch.device, weakref.ref] = {}
         if math.prod(self.shape) * self.dtype.itemsize != nbytes:
             raise BadArgumentError(f"tensor `{name}`: shape {shape} of {dtype} does not take {nbytes} bytes", tensor=name)
@@ -53,15 +75,17 @@ class Weight:
         held = self._resident.get(device.index) if device.type == "cuda" else None
         return 0 if held is None else held.device_bytes
 
-    def slabs(self) -> list[tuple[int, int]]:
-        """Ranges of rows that each fit into scratch memory."""
-        rows = self.shape[0] if self.shape else 1
-        if self.nbytes <= self.slab_bytes:
-            return [(0, rows)]
-        step = max(1, self.slab_bytes // self.row_bytes)
-        # Whole superblocks of whatever height.
-        step = step // 512 * 512 or step
-        return [(first, min(first + step, rows)) for first in range(0, rows, step)]
+    def uses(self) -> list[Use]:
+        """The weight in slabs of rows that each fit into scratch memory; always the same objects."""
+        if self._uses is None:
+            rows = self.shape[0] if self.shape else 1
+            step = rows
+            if self.nbytes > self.slab_bytes:
+                step = max(1, self.slab_bytes // self.row_bytes)
+                # Whole superblocks of whatever height.
+                step = step // 512 * 512 or step
+            self._uses = [Use(self, first, min(first + step, rows)) for first in range(0, rows, step)]
+        return self._uses
 
     def decode(self, device: torch.device) -> torch.Tensor:
         """The weight itself, in memory of its own. As long as somebody keeps it, others get the same."""
@@ -80,6 +104,7 @@ class Weight:
             held = self.resident(out.device)
             device, cuda = _cuda.device_of(out.device)
             cuda.decode_rows([(held, first, last, region(out))], _cuda.stream_of(device))
+            self.check(device, first, last)
         elif out.device.type == "cpu":
             whole = first == 0 and last == (self.shape[0] if self.shape else 1)
             if whole:
@@ -122,6 +147,8 @@ class Weight:
                 items.append((held, first, last, region(out[at : at + last - first])))
                 at += last - first
             cuda.decode_rows(items, _cuda.stream_of(device))
+            # Other rows every time; whoever asked for the ids' values has waited for the stream anyway.
+            cuda.check([held], _cuda.stream_of(device))
             return
         for first, last in ranges:
             self.decode_into(out[at : at + last - first], first, last)
@@ -136,10 +163,20 @@ class Weight:
             held = self._resident[index]
         return held
 
+    def check(self, device: torch.device, first: int, last: int, stream: int | None = None) -> None:
+        """Raises if these rows, which have been decoded on a stream (the current one), are damaged. Waits for it, but only the
+        first time: bytes in device memory do not change. Within a CUDA graph nothing can be checked."""
+        if (device.index, first, last) in self._checked or torch.cuda.is_current_stream_capturing():
+            return
+        device, cuda = _cuda.device_of(device)
+        cuda.check([self._resident[device.index]], _cuda.stream_of(device) if stream is None else stream)
+        self._checked.add((device.index, first, last))
+
     def release(self, *, keep: torch.device | None = None) -> None:
         """Lets go of compressed bytes on devices other than `keep`."""
         index = keep.index if keep is not None and keep.type == "cuda" else None
         self._resident = {i: held for i, held in self._resident.items() if i == index}
+        self._checked = {known for known in self._checked if known[0] == index}
 
     def _native(self) -> _native.Tensor:
         if self._tensor is None:
@@ -148,8 +185,8 @@ class Weight:
 
 
 def upload(weights: Iterable[Weight], device: torch.device) -> None:
-    """Brings the compressed bytes of weights to a CUDA device, those of one archive together; they are decoded once there, to
-    see that they are in order."""
+    """Brings the compressed bytes of weights to a CUDA device, those of one archive together. Their checksums are compared
+    there."""
     device, cuda = _cuda.device_of(device)
     stream = _cuda.stream_of(device)
     by_archive: dict[int, list[Weight]] = {}
