@@ -26,6 +26,7 @@ fn steps() -> Vec<(&'static str, EncodeOptions)> {
         refine_classes: false,
         pack_states: false,
         trim_low_bits: false,
+        map_contexts: false,
         pool_small: false,
         share_tables: false,
     };
@@ -41,6 +42,8 @@ fn steps() -> Vec<(&'static str, EncodeOptions)> {
     step("+ up to 16 row and column scale contexts, by moments", &EncodeOptions { tuning, ..options });
     tuning.refine_classes = true;
     step("+ classes by code length", &EncodeOptions { tuning, ..options });
+    tuning.map_contexts = true;
+    step("+ tables shared by contexts whole octaves apart", &EncodeOptions { tuning, ..options });
     tuning.trim_low_bits = true;
     step("+ low bits only as far as a row uses them", &EncodeOptions { tuning, ..options });
     tuning.pool_small = true;

@@ -49,21 +49,43 @@ impl ScaleClasses {
         check(contexts)?;
         let (low, high) = range_of_sums(row_scale, col_scale);
         let quantiser = Quantiser { range: (high - low).max(1), steps: i64::from(contexts) - 1 };
+        Ok(Self::quantise(row_scale, col_scale, contexts, &quantiser, [low, high]))
+    }
 
+    /// As [`ScaleClasses::from_scales`], but one step is `unit` (1/256 octave), and the upper end of the range has the last context:
+    /// contexts that are an octave apart stay so, whatever the range.
+    ///
+    /// # Errors
+    /// [`Error::ContextCount`] unless `contexts` is in `1..=16`.
+    pub fn with_step(row_scale: &[i32], col_scale: &[i32], contexts: u8, unit: u16) -> Result<Self> {
+        check(contexts)?;
+        let (_, high) = range_of_sums(row_scale, col_scale);
+        let quantiser = Quantiser { range: i64::from(unit.max(1)), steps: 1 };
+        let low = high - quantiser.range * (i64::from(contexts) - 1);
+        Ok(Self::quantise(row_scale, col_scale, contexts, &quantiser, [low, high]))
+    }
+
+    fn quantise(
+        row_scale: &[i32],
+        col_scale: &[i32],
+        contexts: u8,
+        quantiser: &Quantiser,
+        [low, high]: [i64; 2],
+    ) -> Self {
         // Rows count from the smallest scale, but a stray row (all zeros, say) must not push the classes of all others
         // to their limit: rows more than the whole range below the others share class 0.
         let smallest = row_scale.iter().copied().min().map_or(0, i64::from);
         let base =
             smallest.max(tail(&mut row_scale.iter().map(|&s| i64::from(s)).collect::<Vec<_>>()).0 - (high - low));
         let max = i64::from(MAX_CLASS);
-        Ok(Self {
+        Self {
             rows: row_scale.iter().map(|&s| quantiser.class(i64::from(s) - base).clamp(0, max) as u8).collect(),
             cols: col_scale
                 .iter()
                 .map(|&s| quantiser.class(i64::from(s) + base - low).clamp(-max, max) as i8)
                 .collect(),
             contexts,
-        })
+        }
     }
 
     /// One class for everything: a single context.
@@ -180,6 +202,13 @@ mod tests {
         for (r, c) in [(0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (3, 1)] {
             assert_eq!(classes.context(r, c), Some((r + c) as u8), "{r} {c}");
         }
+    }
+
+    #[test]
+    fn a_fixed_step_ends_at_the_largest_scale() {
+        let classes = ScaleClasses::with_step(&[-2560, -64, 0, 64, 128], &[0, 64], 16, 64).unwrap();
+        let contexts = |c| (0..5).map(|r| classes.context(r, c).unwrap()).collect::<Vec<_>>();
+        assert_eq!((contexts(0), contexts(1)), (vec![0, 11, 12, 13, 14], vec![0, 12, 13, 14, 15]));
     }
 
     #[test]

@@ -347,6 +347,11 @@ impl TableSet {
         self.contexts.len() != self.tables.len() || !self.contexts.iter().enumerate().all(own)
     }
 
+    /// Number of symbols S, 2 to 256.
+    pub fn symbols(&self) -> usize {
+        self.values.len()
+    }
+
     /// Field values of the alphabet, ascending; a context's values are these, [shifted](Context::value).
     pub fn values(&self) -> &[u16] {
         &self.values

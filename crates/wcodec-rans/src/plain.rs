@@ -45,33 +45,44 @@ pub fn encode(symbols: &[u8], table: &FrequencyTable) -> Result<Vec<u8>> {
 /// Truncated when words are missing; corrupt when some are left or the last state is not the encoder's first.
 pub fn decode(bytes: &[u8], count: usize, table: &FrequencyTable) -> Result<Vec<u8>> {
     let p = table.table_bits();
-    let mut slots = vec![0u8; 1 << p];
-    let starts = table.starts();
-    for (s, (&f, &start)) in table.freqs().iter().zip(&starts).enumerate() {
-        slots[usize::from(start)..usize::from(start) + usize::from(f)].fill(s as u8);
-    }
-    let Some((head, mut words)) = bytes.split_at_checked(4) else { return truncated("rANS state", bytes.len()) };
+    let Some((head, rest)) = bytes.split_at_checked(4) else { return truncated("rANS state", bytes.len()) };
     let mut x = u32::from_le_bytes(head.try_into().expect("4 bytes"));
     if x < STATE_LOW {
         return corrupt("rANS state below its interval", 0);
     }
+    // Of every slot: `freq << 20 | bias << 8 | symbol`.
+    let mut entries = Vec::with_capacity(1 << p);
+    for (s, &f) in table.freqs().iter().enumerate() {
+        entries.extend((0..u32::from(f)).map(|bias| (u32::from(f) << 20) | (bias << 8) | s as u32));
+    }
+    let step = |x: u32| {
+        let entry = entries[(x & ((1 << p) - 1)) as usize];
+        ((entry >> 20) * (x >> p) + ((entry >> 8) & 0xfff), entry as u8)
+    };
     // A symbol can cost next to nothing, so `count` is bounded by the caller, not by the bytes: reserve in step with them.
     let mut out = Vec::with_capacity(count.min(bytes.len().saturating_mul(64)));
-    for _ in 0..count {
-        let slot = x & ((1 << p) - 1);
-        let s = slots[slot as usize];
-        x = u32::from(table.freqs()[usize::from(s)]) * (x >> p) + slot - u32::from(starts[usize::from(s)]);
-        if x < STATE_LOW {
-            let Some((w, rest)) = words.split_at_checked(2) else {
-                return truncated("rANS words", bytes.len());
-            };
-            x = (x << 16) | u32::from(u16::from_le_bytes([w[0], w[1]]));
-            words = rest;
-        }
-        out.push(s);
+    let (words, odd) = rest.as_chunks::<2>();
+    let mut at = 0;
+    // While there are words, taking one is arithmetic, since nobody can foretell when one is taken.
+    while out.len() < count
+        && let Some(&word) = words.get(at)
+    {
+        let (next, symbol) = step(x);
+        let short = next < STATE_LOW;
+        x = if short { (next << 16) | u32::from(u16::from_le_bytes(word)) } else { next };
+        at += usize::from(short);
+        out.push(symbol);
     }
-    if x != STATE_LOW || !words.is_empty() {
-        return corrupt("rANS final state", bytes.len() - words.len());
+    while out.len() < count {
+        let (next, symbol) = step(x);
+        if next < STATE_LOW {
+            return truncated("rANS words", bytes.len());
+        }
+        x = next;
+        out.push(symbol);
+    }
+    if x != STATE_LOW || at != words.len() || !odd.is_empty() {
+        return corrupt("rANS final state", 4 + 2 * at);
     }
     Ok(out)
 }

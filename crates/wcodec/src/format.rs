@@ -62,6 +62,14 @@ impl ElementFormat {
         HeadLayout::new(self.head_bits, shift, self.sign).expect("shifts of the table above are valid")
     }
 
+    /// For floats: an octave of magnitude is 2^this many steps of a head.
+    pub(crate) fn octave_bits(&self) -> Option<u32> {
+        match self.kind {
+            Kind::Float { octave_bits } => Some(octave_bits),
+            Kind::Signed | Kind::Unsigned => None,
+        }
+    }
+
     /// log2 of the magnitude of every head, in 1/256 octave, from an arbitrary origin. For statistics.
     pub(crate) fn log_magnitudes(&self) -> Vec<u16> {
         (0..1u32 << self.head_bits)

@@ -128,11 +128,12 @@ fn tensor_text(tensor: &Tensor<'_>) -> String {
         let [rows, cols] = lanes.classes.map(|some| if some { "classes" } else { "no classes" });
         let _ = writeln!(
             text,
-            "  coded            {} of {} bits of a head, {} symbols, {} contexts (rows: {rows}, columns: {cols}), P = {}",
+            "  coded            {} of {} bits of a head, {} symbols, {} contexts (rows: {rows}, columns: {cols}), {} tables, P = {}",
             lanes.layout.coded_bits(),
             lanes.layout.bits(),
             lanes.symbols,
             lanes.contexts,
+            lanes.tables,
             lanes.table_bits,
         );
         let _ = writeln!(text, "  superblocks      {} rows, of {} columns", lanes.block_rows, lanes.cols);
@@ -183,6 +184,7 @@ fn tensor_json(tensor: &Tensor<'_>) -> Value {
             "head_bits": lanes.layout.bits(),
             "symbols": lanes.symbols,
             "contexts": lanes.contexts,
+            "tables": lanes.tables,
             "table_bits": lanes.table_bits,
             "block_rows": lanes.block_rows,
             "cols": lanes.cols,

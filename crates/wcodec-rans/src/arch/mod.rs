@@ -1,4 +1,4 @@
-//! Decoders of full superblocks (64 lanes, whole groups of rows), one module per instruction set.
+//! Decoders of full superblocks (64 lanes), one module per instruction set.
 //!
 //! ```text
 //! DecodeTables ─ Backend (chosen once) ─┬─ avx512: 64 states in 4 vectors, words by vpexpandw; symbols by byte permutations

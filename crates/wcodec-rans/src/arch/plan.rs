@@ -44,7 +44,7 @@ pub(crate) const fn narrow(out: u8) -> bool {
     out == BYTES || out == SCATTERED_BYTES
 }
 
-/// One full superblock, its parts in the sizes that fullness implies.
+/// One full superblock, 64 columns wide, its parts in the sizes that this implies.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Full<'a> {
     pub(crate) rows: &'a [u8],
@@ -61,17 +61,8 @@ pub(crate) struct Full<'a> {
 }
 
 impl<'a> Full<'a> {
-    /// The superblock, if `shape` is full and its parts have the sizes that `shape` says.
-    pub(crate) fn new(
-        shape: Shape,
-        classes: Classes<'a>,
-        block: Superblock<'a>,
-        offset: usize,
-        low: &'a [u8],
-    ) -> Option<Self> {
-        if !shape.is_full() {
-            return None;
-        }
+    /// The superblock, if it has all 64 lanes.
+    pub(crate) fn new(classes: Classes<'a>, block: Superblock<'a>, offset: usize, low: &'a [u8]) -> Option<Self> {
         Some(Self {
             rows: classes.rows,
             cols: classes.cols.try_into().ok()?,
@@ -117,7 +108,7 @@ impl Plan {
             stored: shape.stored_halfwords(layout),
             carries: shape.carries(layout),
             // Two halfwords are at most one group of rows from 2 bits on, two groups at 1 bit.
-            delay: if raw_bits == 1 { shape.rows().min(RING) } else { GROUP_ROWS },
+            delay: (if raw_bits == 1 { RING } else { GROUP_ROWS }).min(shape.rows()),
             output,
         }
     }

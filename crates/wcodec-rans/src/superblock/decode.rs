@@ -152,9 +152,9 @@ impl DecodeTables {
         self.contexts
     }
 
-    /// Symbols of the alphabet.
-    pub fn symbols(&self) -> usize {
-        self.set.values().len()
+    /// The table set that they decode.
+    pub fn set(&self) -> &TableSet {
+        &self.set
     }
 
     /// Decoding entries, K·2^P: `freq << (32 − P) | value << P | bias` at `context << P | slot`. Made on the first call.
@@ -260,7 +260,7 @@ impl DecodeTables {
         if !job.shape.carries(self.layout) && job.block.base != PLAIN_STATES {
             return None;
         }
-        Full::new(job.shape, job.classes, job.block, job.offset, job.low)
+        Full::new(job.classes, job.block, job.offset, job.low)
     }
 
     fn decode_scalar(&self, job: &Job<'_>, target: &mut Target<'_>) -> Result<()> {

@@ -86,11 +86,6 @@ impl Shape {
         self.rows() * self.cols()
     }
 
-    /// Whether this is the shape of the fast path: all 64 lanes, whole groups of rows.
-    pub fn is_full(self) -> bool {
-        self.cols() == LANES && self.rows().is_multiple_of(GROUP_ROWS)
-    }
-
     /// Column pairs, the last one possibly of a single column.
     pub(crate) fn pairs(self) -> usize {
         self.cols().div_ceil(2)

@@ -33,6 +33,8 @@ pub struct LanesSummary {
     pub block_rows: usize,
     /// Contexts K.
     pub contexts: usize,
+    /// Frequency tables; fewer than contexts where these share them.
+    pub tables: usize,
     /// Precision P of the tables.
     pub table_bits: u32,
     /// Symbols of the alphabet.
@@ -100,7 +102,8 @@ impl LanesDecoder {
             block_rows: p.geometry.block_rows,
             contexts: self.tables.contexts(),
             table_bits: self.tables.table_bits(),
-            symbols: self.tables.symbols(),
+            tables: self.tables.set().tables().len(),
+            symbols: self.tables.set().symbols(),
             classes: [!p.row_classes.is_empty(), !p.col_classes.is_empty()],
         }
     }

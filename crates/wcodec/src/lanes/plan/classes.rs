@@ -12,7 +12,14 @@ pub(super) struct Classes {
     pub(super) rows: Vec<u8>,
     pub(super) cols: Vec<i8>,
     pub(super) contexts: usize,
+    /// Whether classes are quarters of octaves, so that contexts four apart may share a table.
+    pub(super) octaves: bool,
 }
+
+/// Contexts per octave where they are mapped.
+pub(super) const PER_OCTAVE: usize = 4;
+/// Bins per octave, of whatever map.
+const BINS_PER_OCTAVE: usize = 2;
 
 /// Refines classes on the bins of some rows.
 pub(super) struct Fitter<'a> {
@@ -43,12 +50,15 @@ const SUMS: usize = 3 * MAX_CLASS as usize + 1;
 
 impl Lengths {
     /// Lengths by the counts of every sum and bin, sums clamped to contexts.
-    fn new(counts: &[u32], bins: usize, contexts: usize) -> Self {
+    fn new(counts: &[u32], bins: usize, contexts: usize, octaves: bool) -> Self {
         let context = |sum: usize| (sum as i32 - MAX_CLASS).clamp(0, contexts as i32 - 1) as usize;
         let mut totals = vec![0u64; contexts * bins];
         for (sum, counts) in counts.chunks_exact(bins).enumerate() {
             let of_context = &mut totals[context(sum) * bins..][..bins];
             of_context.iter_mut().zip(counts).for_each(|(t, &c)| *t += u64::from(c));
+        }
+        if octaves {
+            pool_octaves(&mut totals, bins, contexts);
         }
         let lengths: Vec<i16> = totals
             .chunks_exact(bins)
@@ -64,6 +74,26 @@ impl Lengths {
 
     fn from(&self, sum: i32) -> &[i16] {
         &self.of_sums[(sum + MAX_CLASS) as usize * self.bins..]
+    }
+}
+
+/// Gives contexts whole octaves apart the sum of their counts, each a shifted copy of the others.
+fn pool_octaves(totals: &mut [u64], bins: usize, contexts: usize) {
+    let highest = (contexts - 1) / PER_OCTAVE;
+    // How many bins a context lies below the highest of its phase.
+    let below = |context: usize| (highest - context / PER_OCTAVE) * BINS_PER_OCTAVE;
+    for phase in 0..PER_OCTAVE.min(contexts) {
+        let mut pool = vec![0u64; bins];
+        for context in (phase..contexts).step_by(PER_OCTAVE) {
+            for (bin, &n) in totals[context * bins..][..bins].iter().enumerate() {
+                pool[(bin + below(context)).min(bins - 1)] += n;
+            }
+        }
+        for context in (phase..contexts).step_by(PER_OCTAVE) {
+            for (bin, n) in totals[context * bins..][..bins].iter_mut().enumerate() {
+                *n = pool.get(bin + below(context)).copied().unwrap_or(0);
+            }
+        }
     }
 }
 
@@ -253,7 +283,7 @@ impl<'a> Fitter<'a> {
             })
             .collect();
         let pass = Pass::join(parts);
-        let lengths = Lengths::new(&pass.counts, bins, classes.contexts);
+        let lengths = Lengths::new(&pass.counts, bins, classes.contexts, classes.octaves);
         (pass, lengths)
     }
 
@@ -286,7 +316,7 @@ impl<'a> Fitter<'a> {
             })
             .collect();
         let pass = Pass::join(parts);
-        let lengths = Lengths::new(&pass.counts, bins, classes.contexts);
+        let lengths = Lengths::new(&pass.counts, bins, classes.contexts, classes.octaves);
         (pass, lengths)
     }
 }

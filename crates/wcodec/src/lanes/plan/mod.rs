@@ -12,7 +12,7 @@ mod scales;
 use std::ops::Range;
 
 use rayon::prelude::*;
-use wcodec_rans::TableSet;
+use wcodec_rans::{MAX_CONTEXTS, TableSet};
 
 use self::classes::{Classes, Fitter, MOST_COUNTED};
 use self::price::Pricing;
@@ -61,6 +61,8 @@ pub(crate) struct Effort {
     exact: usize,
     /// Whether tables may come from the sample alone.
     sampled_tables: bool,
+    /// How much of the size decoding speed is worth, see [`price`].
+    haste: f64,
     /// Steps left out.
     tuning: Tuning,
 }
@@ -81,6 +83,7 @@ impl Effort {
             sample: 1 << 17,
             exact: 1,
             sampled_tables: true,
+            haste: 1.0,
             tuning,
         };
         let effort = match level {
@@ -104,6 +107,7 @@ impl Effort {
                 sample: 1 << 22,
                 exact: 3,
                 sampled_tables: false,
+                haste: 0.05,
                 tuning,
             },
         };
@@ -149,9 +153,9 @@ pub(crate) fn plan(view: View<'_>, effort: Effort) -> Option<Plan> {
 
     let mut best: Option<Pricing> = None;
     let mut consider = |classes: Classes| {
-        let pricing = Pricing::new(&view, classes, table_rows, &low_bits, effort, best.as_ref().map(|b| b.bytes));
+        let pricing = Pricing::new(&view, classes, table_rows, &low_bits, effort, best.as_ref().map(|b| b.cost));
         if let Some(pricing) = pricing
-            && best.as_ref().is_none_or(|b| pricing.bytes < b.bytes)
+            && best.as_ref().is_none_or(|b| pricing.cost < b.cost)
         {
             best = Some(pricing);
         }
@@ -168,7 +172,14 @@ pub(crate) fn plan(view: View<'_>, effort: Effort) -> Option<Plan> {
         }
         consider(classes);
     }
-    consider(Classes { rows: vec![0; g.rows], cols: vec![0; g.cols], contexts: 1 });
+    if view.format.octave_bits().is_some() && effort.tuning.map_contexts {
+        let mut classes = scales.octaves(effort.tuning.max_contexts.min(MAX_CONTEXTS));
+        if effort.rounds > 0 {
+            fitter.refine(&mut classes, effort.rounds, effort.reach);
+        }
+        consider(classes);
+    }
+    consider(Classes { rows: vec![0; g.rows], cols: vec![0; g.cols], contexts: 1, octaves: false });
     Some(best?.plan(&view, low_bits))
 }
 

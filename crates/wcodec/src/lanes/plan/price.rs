@@ -1,10 +1,10 @@
 //! Comparing splits and precisions for given classes: all by an estimate, the best by their real tables.
 
 use rayon::prelude::*;
-use wcodec_rans::freq::MAX_ENTRIES;
-use wcodec_rans::{FrequencyTable, HeadLayout, TableSet};
+use wcodec_rans::freq::{MAX_ENTRIES, MAX_SYMBOLS};
+use wcodec_rans::{Context, FrequencyTable, HeadLayout, TableSet};
 
-use super::classes::Classes;
+use super::classes::{Classes, PER_OCTAVE};
 use super::{Effort, Plan, View};
 use crate::lanes::{Geometry, LanesParams};
 
@@ -18,16 +18,77 @@ pub(super) struct Pricing {
     tables: TableSet,
     counts: Vec<Vec<u64>>,
     /// As [`Plan::bytes`].
-    pub(super) bytes: u64,
+    bytes: u64,
+    /// Those, and what decoding them slowly is worth.
+    pub(super) cost: f64,
 }
 
 /// One split and precision, by its estimate.
-struct Candidate {
+struct Candidate<'a> {
     /// Bytes beside [`fixed_bytes`].
     bytes: f64,
-    layout: HeadLayout,
     table_bits: u32,
+    split: &'a Split,
+}
+
+/// What one split of the heads gives to count.
+struct Split {
+    layout: HeadLayout,
+    /// Counts of every context and coded value.
     counts: Vec<Vec<u64>>,
+    /// Which table each context has, if contexts are mapped.
+    map: Option<Vec<Context>>,
+    /// Counts of every table and value, mapped contexts' shifted back.
+    pools: Vec<Vec<u64>>,
+    /// Elements whose values no symbol can stand for.
+    lost: u64,
+}
+
+impl Split {
+    fn new(layout: HeadLayout, counts: Vec<Vec<u64>>, octave_bits: Option<u32>) -> Self {
+        let step = octave_bits.and_then(|o| o.checked_sub(layout.shift()));
+        let Some(step) = step else { return Self { layout, pools: counts.clone(), counts, map: None, lost: 0 } };
+        let map: Vec<Context> = (0..counts.len())
+            .map(|k| Context { table: (k % PER_OCTAVE) as u8, shift: ((k / PER_OCTAVE) << step) as u16 })
+            .collect();
+        let highest = map.last().map_or(0, |c| usize::from(c.shift));
+        let mut pools = vec![vec![0; 1 << layout.coded_bits()]; PER_OCTAVE.min(counts.len())];
+        let mut lost = 0;
+        for (counts, context) in counts.iter().zip(&map) {
+            for (value, &n) in counts.iter().enumerate().filter(|(_, n)| **n > 0) {
+                // With the greatest shift, a symbol's value has to be one yet.
+                match context.unshifted(value as u16) {
+                    Some(own) if usize::from(own) + highest < counts.len() => {
+                        pools[usize::from(context.table)][usize::from(own)] += n;
+                    }
+                    _ => lost += n,
+                }
+            }
+        }
+        Self { layout, counts, map: Some(map), pools, lost }
+    }
+}
+
+/// What decoding slowly is worth, as a part of the size, by the entries that a vector decoder keeps: T tables of B buckets (see
+/// [`wcodec_rans::alias`]). Up to 128, 256 and 512 are looked up in 2, 4 and 8 registers each, at about 1, 3/4 and 1/2 of the
+/// speed, more in memory, at 1/4.
+fn slowness(tables: &TableSet) -> f64 {
+    match tables.tables().len() * wcodec_rans::alias::buckets(tables.symbols()) {
+        ..=128 => 0.0,
+        ..=256 => 0.0003,
+        ..=512 => 0.0010,
+        _ => 0.0025,
+    }
+}
+
+/// Symbols of an alphabet that keep T tables in few registers.
+fn register_symbols(tables: usize) -> usize {
+    match tables {
+        1 => 128,
+        2..=4 => 64,
+        5..=8 => 64,
+        _ => 32,
+    }
 }
 
 impl Pricing {
@@ -38,7 +99,7 @@ impl Pricing {
         rows: Option<&[usize]>,
         low_bits: &[u8],
         effort: Effort,
-        bound: Option<u64>,
+        bound: Option<f64>,
     ) -> Option<Self> {
         let g = view.geometry;
         let finest = view.format.shifts[0];
@@ -48,45 +109,61 @@ impl Pricing {
         let fixed = fixed_bytes(view, low_bits) + class_bytes(&classes);
         let logs: Vec<f64> = (0..=1u64 << wcodec_rans::freq::MAX_TABLE_BITS).map(|f| log2(f.max(1))).collect();
 
+        let octave_bits = view.format.octave_bits().filter(|_| classes.octaves);
+        let splits: Vec<Split> = view
+            .format
+            .shifts_with(effort.tuning.max_mantissa_bits)
+            .map(|shift| {
+                let fold = 1usize << (shift - finest);
+                let counts = histogram.iter().map(|h| h.chunks(fold).map(|c| c.iter().sum()).collect()).collect();
+                Split::new(view.format.layout(shift), counts, octave_bits)
+            })
+            .collect();
         let mut candidates = Vec::new();
-        for shift in view.format.shifts_with(effort.tuning.max_mantissa_bits) {
-            let layout = view.format.layout(shift);
-            let fold = 1usize << (shift - finest);
-            let counts: Vec<Vec<u64>> =
-                histogram.iter().map(|h| h.chunks(fold).map(|c| c.iter().sum()).collect()).collect();
+        for split in &splits {
+            let (layout, counts) = (split.layout, &split.pools);
             for &p in effort.table_bits {
                 if 2 * p + layout.coded_bits() > 32 || classes.contexts << p > MAX_ENTRIES {
                     continue;
                 }
-                let bytes = scale * estimate(&counts, p, &logs) / 8.0
-                    + table_bytes(&counts, p)
-                    + split_bytes(&g, layout) as f64;
-                candidates.push(Candidate { bytes, layout, table_bits: p, counts: counts.clone() });
+                let bits = estimate(counts, p, &logs) + split.lost as f64 * PATCH_BITS;
+                let bytes = scale * bits / 8.0 + table_bytes(counts, p) + split_bytes(&g, layout) as f64;
+                candidates.push(Candidate { bytes, table_bits: p, split });
             }
         }
         candidates.sort_by(|a, b| a.bytes.total_cmp(&b.bytes));
         let mut exact = 0;
         let near = candidates.first()?.bytes * 1.001;
-        let mut best: Option<(f64, Candidate, TableSet)> = None;
-        for candidate in candidates {
-            let layout = candidate.layout;
-            let hopeless = bound.is_some_and(|b| candidate.bytes + fixed as f64 > b as f64 * 1.002);
+        let mut best: Option<(f64, u64, &Split, TableSet)> = None;
+        for candidate in &candidates {
+            let split = candidate.split;
+            let hopeless = bound.is_some_and(|b| candidate.bytes + fixed as f64 > b * 1.002);
             if hopeless || exact == effort.exact || (exact > 0 && candidate.bytes > near) {
                 break;
             }
-            let Some((tables, bits)) = candidate.tables() else { continue };
-            exact += 1;
-            let bytes = scale * bits / 8.0 + (tables.to_bytes().len() as u64 + split_bytes(&g, layout)) as f64;
-            if best.as_ref().is_none_or(|b| bytes < b.0) {
-                best = Some((bytes, candidate, tables));
+            let mut tried = 0;
+            for most in [MAX_SYMBOLS, register_symbols(split.pools.len())] {
+                let Some((tables, bits)) = candidate.tables(most) else { continue };
+                if tables.symbols() == tried {
+                    break;
+                }
+                tried = tables.symbols();
+                let beside = tables.to_bytes().len() as u64 + split_bytes(&g, split.layout) + fixed;
+                let bytes = scale * bits / 8.0 + beside as f64;
+                let cost = bytes * (1.0 + effort.haste * slowness(&tables));
+                if best.as_ref().is_none_or(|b| cost < b.0) {
+                    best = Some((cost, bytes as u64, split, tables));
+                }
             }
+            exact += usize::from(tried > 0);
         }
-        let (bytes, Candidate { layout, counts, .. }, tables) = best?;
-        Some(Self { classes, layout, tables, counts, bytes: bytes as u64 + fixed })
+        let (cost, bytes, &Split { layout, ref counts, .. }, tables) = best?;
+        let counts = counts.clone();
+        Some(Self { classes, layout, tables, counts, bytes, cost })
     }
 
     pub(super) fn plan(self, view: &View<'_>, low_bits: Vec<u8>) -> Plan {
-        let Self { mut classes, layout, tables, counts, bytes } = self;
+        let Self { mut classes, layout, tables, counts, bytes, cost: _ } = self;
         let flat = classes.contexts == 1;
         if flat || classes.rows.iter().all(|&c| c == 0) {
             classes.rows = Vec::new();
@@ -124,21 +201,25 @@ pub(crate) fn bits_with(tables: &TableSet, counts: &[Vec<u64>]) -> Option<f64> {
     Some(bits.sum())
 }
 
-impl Candidate {
-    /// Tables, leaving values to patches where a slot would cost more, and the bits that coding with them takes.
-    fn tables(&self) -> Option<(TableSet, f64)> {
-        let mut kept = self.counts.clone();
-        let mut patched = 0u64;
-        for context in &mut kept {
-            let total: u64 = context.iter().sum();
-            for n in context.iter_mut().filter(|n| **n > 0) {
+impl Candidate<'_> {
+    /// Tables of at most so many symbols, leaving values to patches where a slot would cost more, and the bits that coding with them takes.
+    fn tables(&self, most: usize) -> Option<(TableSet, f64)> {
+        let mut kept = self.split.pools.clone();
+        for pool in &mut kept {
+            let total: u64 = pool.iter().sum();
+            for n in pool.iter_mut().filter(|n| **n > 0) {
                 if !worth_a_slot(*n, total, self.table_bits) {
-                    patched += *n;
                     *n = 0;
                 }
             }
         }
-        let set = TableSet::from_counts(self.table_bits, &kept).ok()?;
+        let mut values: Vec<(u64, usize)> =
+            (0..kept[0].len()).map(|v| (kept.iter().map(|p| p[v]).sum(), v)).filter(|&(n, _)| n > 0).collect();
+        values.sort_unstable_by(|a, b| b.cmp(a));
+        for &(_, v) in values.iter().skip(most) {
+            kept.iter_mut().for_each(|pool| pool[v] = 0);
+        }
+        let mut set = TableSet::from_counts(self.table_bits, &kept).ok()?;
         let bits: f64 = set
             .tables()
             .iter()
@@ -149,6 +230,11 @@ impl Candidate {
                 table.cost(&dense)
             })
             .sum();
+        if let Some(map) = &self.split.map {
+            set = TableSet::with_contexts(set.values().to_vec(), set.tables().to_vec(), map.clone()).ok()?;
+        }
+        let sum = |pools: &[Vec<u64>]| pools.iter().flatten().sum::<u64>();
+        let patched = sum(&self.split.pools) - sum(&kept) + self.split.lost;
         Some((set, bits + patched as f64 * PATCH_BITS))
     }
 }

@@ -1,10 +1,10 @@
 //! Scales of rows and columns: mean log magnitudes.
 
 use rayon::prelude::*;
-use wcodec_predict::scale::ScaleClasses;
+use wcodec_predict::scale::{ScaleClasses, UNITS_PER_OCTAVE};
 
 use super::View;
-use super::classes::Classes;
+use super::classes::{Classes, PER_OCTAVE};
 
 /// Mean log magnitude of every row and column, 1/256 octave, and what maps heads to bins of like probability.
 pub(super) struct Scales {
@@ -139,6 +139,13 @@ impl Scales {
 
     pub(super) fn classes(&self, contexts: usize) -> Classes {
         let classes = ScaleClasses::from_scales(&self.rows, &self.cols, contexts as u8).expect("1 to 16 contexts");
-        Classes { rows: classes.rows, cols: classes.cols, contexts: usize::from(classes.contexts) }
+        Classes { rows: classes.rows, cols: classes.cols, contexts: usize::from(classes.contexts), octaves: false }
+    }
+
+    /// Classes of a quarter of an octave each.
+    pub(super) fn octaves(&self, contexts: usize) -> Classes {
+        let unit = UNITS_PER_OCTAVE as u16 / PER_OCTAVE as u16;
+        let classes = ScaleClasses::with_step(&self.rows, &self.cols, contexts as u8, unit).expect("1 to 16 contexts");
+        Classes { rows: classes.rows, cols: classes.cols, contexts: usize::from(classes.contexts), octaves: true }
     }
 }
