@@ -1,5 +1,5 @@
 //! `cargo xtask gpu-bundle`: one folder with everything that checking and measuring on a GPU machine takes, and needs no toolchain there:
-//! test programs, benches, the command, fixtures, and the libraries that others' decoders are in. `run.sh check` and `run.sh bench`
+//! test programs, benches, the command, the Python package, fixtures, and the libraries that others' decoders are in. `run.sh check` and `run.sh bench`
 //! run them.
 
 use std::ffi::OsStr;
@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::workspace;
+use crate::{test_python, workspace};
 
 /// Arguments of `gpu-bundle`.
 #[derive(clap::Args)]
@@ -52,6 +52,12 @@ check)
         echo "== $test"
         "$test" --nocapture
     done
+    if python3 -c 'import pytest, torch' 2>/dev/null; then
+        echo "== python"
+        (cd python && WCODEC_FIXTURES=$PWD/../fixtures PYTHONPATH=$PWD python3 -m pytest -q -p no:cacheprovider tests/test_cuda.py)
+    else
+        echo "== python: left out, this machine has no pytest or no PyTorch"
+    fi
     ;;
 sanitize)
     for tool in memcheck racecheck initcheck; do
@@ -105,6 +111,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let file = file?.path();
         fs::copy(&file, folder.join("fixtures").join(file.file_name().unwrap_or(OsStr::new(""))))?;
     }
+    python(&folder.join("python"))?;
     for (library, name) in [(&args.nvcomp, "libnvcomp.so.6"), (&args.dfloat11, "decode.ptx")] {
         if let Some(library) = library {
             fs::copy(library, folder.join("libs").join(name)).with_context(|| library.display().to_string())?;
@@ -114,6 +121,23 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     fs::write(&script, RUN)?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
     println!("{}: {:.1} MB", folder.display(), size(&folder)? as f64 / 1e6);
+    Ok(())
+}
+
+/// The Python package, unpacked, with its tests and benches.
+fn python(folder: &Path) -> Result<()> {
+    let wheel = test_python::build_wheel()?;
+    let unpacked = Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg(folder).status();
+    ensure!(unpacked.context("cannot run python3")?.success(), "the wheel cannot be unpacked");
+    for part in ["tests", "benches"] {
+        fs::create_dir_all(folder.join(part))?;
+        for file in fs::read_dir(test_python::package().join(part))? {
+            let file = file?.path();
+            if file.is_file() {
+                fs::copy(&file, folder.join(part).join(file.file_name().unwrap_or(OsStr::new(""))))?;
+            }
+        }
+    }
     Ok(())
 }
 

@@ -1,17 +1,18 @@
 //! `cargo xtask test-python`: builds the Python package's wheel, installs it into an environment of its own and runs its tests.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::workspace;
 
+const MATURIN: &str = "maturin==1.16.0";
 /// What the tests always need.
-const PACKAGES: [&str; 5] = ["maturin==1.16.0", "numpy", "pytest", "ml_dtypes", "safetensors"];
+const PACKAGES: [&str; 4] = ["numpy", "pytest", "ml_dtypes", "safetensors"];
 /// What the tests of PyTorch and transformers need besides. From the package index PyTorch comes with CUDA, some gigabytes.
-const TORCH_PACKAGES: [&str; 2] = ["torch>=2.4", "transformers>=4.56"];
+const TORCH_PACKAGES: [&str; 2] = ["torch==2.11.0", "transformers==5.24.0"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -24,22 +25,30 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let folder = workspace::root().join("target/python-tests");
-    let python = folder.join("bin/python");
-    if !python.is_file() {
-        succeed(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-    }
+    let wheel = build_wheel()?;
     let torch: &[&str] = if args.torch { &TORCH_PACKAGES } else { &[] };
-    let pip = |words: &[&str]| {
-        let mut pip = Command::new(&python);
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(words);
-        pip
-    };
     succeed(pip(&PACKAGES).args(torch))?;
+    succeed(pip(&["--no-deps", "--force-reinstall"]).arg(wheel))?;
+    let mut pytest = Command::new(python());
+    pytest.args(["-m", "pytest", "-q", "-ra"]).args(&args.pytest).current_dir(package());
+    // Tests load nothing from the network.
+    pytest.env("HF_HUB_OFFLINE", "1").env_remove("PYTHONPATH");
+    succeed(&mut pytest)
+}
 
-    let package = workspace::root().join("crates/wcodec-python");
-    let wheels = folder.join("wheels");
-    // Whatever an earlier build left would be installed too.
+/// The folder of the Python package.
+pub(crate) fn package() -> PathBuf {
+    workspace::root().join("crates/wcodec-python")
+}
+
+/// Builds the package's wheel, with maturin in an environment of its own, and returns its path.
+pub(crate) fn build_wheel() -> Result<PathBuf> {
+    if !python().is_file() {
+        succeed(Command::new("python3").args(["-m", "venv"]).arg(folder()))?;
+    }
+    succeed(&mut pip(&[MATURIN]))?;
+    let wheels = folder().join("wheels");
+    // Whatever an earlier build left would be taken for this one's.
     match fs::remove_dir_all(&wheels) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).context("cannot clear the wheels");
@@ -47,17 +56,24 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         _ => {}
     }
     // As it ships; xtask itself has most of it in this profile already.
-    let mut maturin = Command::new(folder.join("bin/maturin"));
+    let mut maturin = Command::new(folder().join("bin/maturin"));
     maturin.args(["build", "--quiet", "--locked", "--release", "--compatibility", "linux", "--out"]);
-    succeed(maturin.arg(&wheels).current_dir(&package))?;
-    let wheel = fs::read_dir(&wheels)?.next().context("maturin left no wheel")??.path();
-    succeed(pip(&["--no-deps", "--force-reinstall"]).arg(wheel))?;
+    succeed(maturin.arg(&wheels).current_dir(package()))?;
+    Ok(fs::read_dir(&wheels)?.next().context("maturin left no wheel")??.path())
+}
 
-    let mut pytest = Command::new(&python);
-    pytest.args(["-m", "pytest", "-q", "-ra"]).args(&args.pytest).current_dir(&package);
-    // Tests load nothing from the network.
-    pytest.env("HF_HUB_OFFLINE", "1").env_remove("PYTHONPATH");
-    succeed(&mut pytest)
+fn folder() -> PathBuf {
+    workspace::root().join("target/python-tests")
+}
+
+fn python() -> PathBuf {
+    folder().join("bin/python")
+}
+
+fn pip(words: &[&str]) -> Command {
+    let mut pip = Command::new(python());
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(words);
+    pip
 }
 
 /// Runs a command that must succeed; its output is shown.

@@ -98,7 +98,7 @@ impl Archive {
 
     /// Decodes tensors by number, each into its region, in parallel over all their chunks.
     fn decode(&self, py: Python<'_>, targets: Vec<(usize, Region)>) -> PyResult<()> {
-        let mut outs = targets.iter().map(|(_, region)| region.bytes_mut(py)).collect::<PyResult<Vec<_>>>()?;
+        let mut outs = targets.iter().map(|(_, region)| region.fresh(py)).collect::<PyResult<Vec<_>>>()?;
         let archive = &self.archive;
         let bytes: u64 = outs.iter().map(|out| out.len() as u64).sum();
         let work = || {

@@ -9,6 +9,10 @@ use wcodec::cuda::{CudaContext, DeviceSliceMut, Stream};
 
 use crate::errors;
 
+/// The large pages of x86-64 and, mostly, AArch64.
+#[cfg(target_os = "linux")]
+const HUGE_PAGE: usize = 2 << 20;
+
 /// Memory of the caller.
 #[derive(Clone, Copy, FromPyObject)]
 pub(crate) struct Region(usize, usize);
@@ -29,6 +33,25 @@ impl Region {
         // overlap (python/wcodec/numpy.py, python/wcodec/torch/_io.py). Its bytes may not have been written yet: they come from an
         // allocator that the compiler does not know, so they have some value.
         Ok(unsafe { std::slice::from_raw_parts_mut(address as *mut u8, len) })
+    }
+
+    /// As [`Region::bytes_mut`], for memory that nobody has touched yet and that all will be written: asks the system to back a large
+    /// region with large pages, where it would give 4 KiB ones, one fault each.
+    ///
+    /// # Errors
+    /// As [`Region::bytes_mut`].
+    pub(crate) fn fresh<'a>(self, py: Python<'_>) -> PyResult<&'a mut [u8]> {
+        let bytes = self.bytes_mut(py)?;
+        #[cfg(target_os = "linux")]
+        {
+            let inner = bytes.as_ptr().align_offset(HUGE_PAGE);
+            let len = bytes.len().saturating_sub(inner) / HUGE_PAGE * HUGE_PAGE;
+            if len >= 2 * HUGE_PAGE {
+                // SAFETY: whole pages of `bytes`, whose contents the advice does not change. Advice that is not taken is no error.
+                unsafe { libc::madvise(bytes.as_mut_ptr().add(inner).cast(), len, libc::MADV_HUGEPAGE) };
+            }
+        }
+        Ok(bytes)
     }
 
     /// The region's bytes, to be read.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ else:
     # These models are tiny: threads would only wait for each other.
     torch.set_num_threads(1)
 
-FIXTURES = Path(__file__).resolve().parents[3] / "fixtures"
+# Elsewhere in a bundle for another machine.
+FIXTURES = Path(os.environ.get("WCODEC_FIXTURES") or Path(__file__).resolve().parents[3] / "fixtures")
 
 
 @pytest.fixture(scope="session")
