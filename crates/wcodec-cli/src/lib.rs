@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use clap::{Parser, Subcommand};
 use serde_json::Value;
 
-use commands::{bench, compress, decompress, devices, inspect, verify};
+use commands::{bench, compress, decompress, devices, inspect, quantize, verify};
 use interrupt::Interrupted;
 
 /// Lossless compression of neural-network weights.
@@ -50,6 +50,8 @@ enum Command {
     Devices(devices::Args),
     /// Measure encoding and decoding in memory, beside a plain copy.
     Bench(bench::Args),
+    /// LOSSY: turn a file's matrices into INT8 or FP8 codes with scales.
+    Quantize(quantize::Args),
     /// Write a seeded synthetic safetensors file.
     Synth(synth::Args),
 }
@@ -112,6 +114,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Verify(args) => verify::run(args, cli.quiet),
         Command::Devices(args) => devices::run(args),
         Command::Bench(args) => bench::run(args, cli.quiet),
+        Command::Quantize(args) => quantize::run(args, cli.quiet),
         Command::Synth(args) => synth::run(args, cli.quiet),
     }
 }

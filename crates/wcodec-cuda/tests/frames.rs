@@ -345,3 +345,38 @@ fn a_library_that_is_none_is_told() {
     assert!(matches!(&error, NvcompError::Missing { tried } if tried.len() == 1));
     assert!(error.to_string().contains("nvidia-libnvcomp-cu13"));
 }
+
+/// What nvCOMP does with forged frames: sound structure, damaged content. Its documentation promises nothing, and a fault takes the whole
+/// context with it, so this runs alone: `cargo test -p wcodec-cuda --test frames -- --ignored --nocapture`.
+#[test]
+#[ignore = "may end the process's use of the device"]
+fn forged_frames() {
+    let Some((stream, nvcomp)) = nvcomp() else { return };
+    let decoder = FrameDecoder::new(&nvcomp, stream.context()).unwrap();
+    let data = bytes(0, 5, 1 << 20);
+    let good = frames(&data, 65_536, 1, 3);
+    let (mut refused, mut told, mut wrong, mut right) = (0, 0, 0, 0);
+    for (round, place) in noise(11, 400).enumerate() {
+        let mut forged = good.clone();
+        let frame = &mut forged[round % good.len()];
+        let bit = place as usize % (8 * frame.len());
+        frame[bit / 8] ^= 1 << (bit % 8);
+        let Ok(tensor) = upload(&stream, &data, 65_536, 1, &forged) else {
+            refused += 1;
+            continue;
+        };
+        let mut out = DeviceBuffer::new(stream.context(), data.len()).unwrap();
+        let target = FrameTarget::Bytes(0..data.len(), out.as_slice_mut());
+        let decoded = decoder.decode([(&tensor, target)], &stream).and_then(|()| stream.synchronize());
+        if let Err(error) = decoded {
+            println!("round {round}, bit {bit}: {error}; refused {refused}, told {told}, wrong {wrong}, right {right}");
+            return;
+        }
+        match tensor.check(&stream) {
+            Err(_) => told += 1,
+            Ok(()) if back(&stream, &out) == data => right += 1,
+            Ok(()) => wrong += 1,
+        }
+    }
+    println!("refused {refused}, told by nvCOMP {told}, wrong bytes {wrong}, right bytes {right}");
+}

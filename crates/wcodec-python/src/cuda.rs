@@ -91,6 +91,7 @@ impl DeviceTensor {
     fn decoded_by(&self) -> &'static str {
         match self.0.decoded_by() {
             DecodedBy::Kernel => "kernel",
+            DecodedBy::Nvcomp => "nvcomp",
             DecodedBy::Copy => "copy",
             _ => "host",
         }

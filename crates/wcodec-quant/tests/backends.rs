@@ -141,3 +141,30 @@ fn parts_that_do_not_fit_are_refused() {
     assert!(matches!(go(&[0; 8], 0..1, &mut out), Err(QuantError::Length { .. })));
     assert!(matches!(go(&[0; 8], 1..3, &mut out), Err(QuantError::Range { .. })));
 }
+
+/// `numpy.bin` is what NumPy and ml_dtypes make of the same codes; `xtask/peers/dequant_reference.py` says how, and in which order.
+#[test]
+fn as_numpy_has_it() {
+    let mut expected = &include_bytes!("numpy.bin")[..];
+    let codes: Vec<u8> = (0..=255).collect();
+    for code in [Code::I8, Code::U8, Code::F8E4M3, Code::F8E5M2] {
+        for zero in if code.is_integer() { &[0, 37][..] } else { &[0] } {
+            for scale in [0.003_921_569, -0.75, 1e-40, 2.5e36, f32::INFINITY, f32::MIN_POSITIVE] {
+                let mut scheme = Scheme::new([1, 256], code, [1, 256], vec![scale]).unwrap();
+                if code.is_integer() {
+                    scheme = scheme.with_zeros(&[*zero]).unwrap();
+                }
+                for float in [FloatType::F32, FloatType::BF16, FloatType::F16] {
+                    let (numpy, rest) = expected.split_at(256 * float.bytes());
+                    expected = rest;
+                    for isa in [Isa::Scalar, Isa::Avx2, Isa::Avx512] {
+                        let mut out = vec![0; numpy.len()];
+                        scheme.dequantize_rows(&codes, 0..1, float, isa, &mut out).unwrap();
+                        assert!(out == numpy, "{code:?} - {zero} times {scale} as {float:?} by {isa:?}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(expected.is_empty());
+}

@@ -14,7 +14,8 @@ pub enum Backend {
     Auto,
     /// The CPU.
     Cpu,
-    /// The CUDA device of this number, counted from 0.
+    /// The CUDA device of this number, counted from 0. Tensors in zstd mode need nvCOMP there, while [`Backend::Auto`] leaves them to the
+    /// CPU where it is missing.
     Cuda(u32),
 }
 
@@ -47,7 +48,7 @@ impl Backend {
         match self {
             Self::Cpu => Ok(Device::Cpu),
             #[cfg(feature = "cuda")]
-            Self::Cuda(ordinal) => Ok(Device::Cuda(crate::cuda::CudaDevice::open(ordinal)?)),
+            Self::Cuda(ordinal) => Ok(Device::Cuda(crate::cuda::CudaDevice::open(ordinal)?.requiring_nvcomp())),
             #[cfg(not(feature = "cuda"))]
             Self::Cuda(_) => Err(Error::NoBackend { backend: self, feature: "cuda" }),
             #[cfg(feature = "cuda")]

@@ -90,6 +90,9 @@ pub enum Error {
     #[cfg(feature = "cuda")]
     #[error(transparent)]
     Cuda(#[from] wcodec_cuda::CudaError),
+    /// Codes, scales and zero points do not go together, or weights cannot be quantised.
+    #[error(transparent)]
+    Quant(#[from] wcodec_quant::QuantError),
     /// The library libzstd refused.
     #[error("{what}: zstd: {message}")]
     Zstd {

@@ -39,7 +39,7 @@ impl FrameParams {
     }
 
     /// Frames of a chunk.
-    fn frames_per_chunk(self) -> usize {
+    pub(crate) fn frames_per_chunk(self) -> usize {
         (CHUNK_BYTES / self.frame).max(1) as usize
     }
 
@@ -47,6 +47,12 @@ impl FrameParams {
     pub(crate) fn chunk_bytes(self) -> usize {
         self.frame as usize * self.frames_per_chunk()
     }
+}
+
+/// Makes the frames of zstd mode elsewhere than in [`encode_chunk`].
+pub(crate) trait FrameMaker: Sync {
+    /// A frame for every piece of `data`.
+    fn frames(&self, params: FrameParams, data: &[u8]) -> Result<Vec<Vec<u8>>>;
 }
 
 /// Encodes one chunk: its bytes and the lengths of its frames.

@@ -25,6 +25,7 @@ mod integer;
 mod lanes;
 mod mode;
 mod options;
+pub mod quant;
 mod report;
 mod small;
 mod tensor;
@@ -33,7 +34,8 @@ mod wire;
 pub use archive::{Archive, Scratch, Tensor, decode_many};
 pub use backend::{Backend, Device};
 pub use checkpoint::{
-    TensorData, compress, compress_tensors, compress_tensors_to_vec, decompress, decompress_on, verify, verify_on,
+    TensorData, compress, compress_on, compress_tensors, compress_tensors_to_vec, decompress, decompress_on, verify,
+    verify_on,
 };
 pub use error::{Error, Result};
 pub use lanes::LanesSummary;

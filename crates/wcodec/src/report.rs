@@ -32,17 +32,19 @@ pub struct Report {
     pub decoded_bytes: u64,
     /// Bytes of the archive.
     pub archive_bytes: u64,
-    /// The GPU that decoded; `None` when the CPU did all.
+    /// The GPU that decoded or encoded; `None` when the CPU did all.
     pub device: Option<DeviceUse>,
 }
 
-/// What a GPU did of the decoding.
+/// What a GPU did of the decoding or encoding.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeviceUse {
     /// The device: `cuda:0 (NVIDIA H100 80GB HBM3)`.
     pub name: String,
     /// Tensors that its kernels decoded.
     pub by_kernel: usize,
+    /// Tensors whose Zstd frames nvCOMP decoded or made.
+    pub by_nvcomp: usize,
     /// Tensors that are stored as they are, and were copied.
     pub by_copy: usize,
     /// Tensors that the CPU decoded for it, because their mode has no kernel.

@@ -7,7 +7,7 @@ use wcodec_rans::{HeadLayout, TableSet};
 
 use crate::error::Result;
 use crate::format::ElementFormat;
-use crate::frames::{self, FrameParams};
+use crate::frames::{self, FrameMaker, FrameParams};
 use crate::integer::{self, IntegerEncoder, IntegerOptions, IntegerParams};
 use crate::lanes::plan::{self, Effort, View};
 use crate::lanes::{BlockIndex, Geometry, LanesEncoder, LanesParams, States};
@@ -309,6 +309,22 @@ impl Prepared {
             Coder::Integer { params, .. } => Some(&params.geometry),
             _ => None,
         }
+    }
+
+    /// Encodes whole chunks of a tensor in zstd mode with frames made elsewhere; `None` for another mode.
+    pub(crate) fn encode_with(&self, maker: &dyn FrameMaker, data: &[u8]) -> Option<Result<Vec<EncodedChunk>>> {
+        let &Coder::Zstd { params, .. } = &self.coder else { return None };
+        let chunks = maker.frames(params, data).map(|frames| {
+            let contents = data.chunks(params.chunk_bytes());
+            let chunks = contents.zip(frames.chunks(params.frames_per_chunk())).map(|(content, frames)| EncodedChunk {
+                bytes: frames.concat(),
+                decoded_len: content.len() as u64,
+                crc32_decoded: crc32(content),
+                index: IndexPart::Frames(frames.iter().map(|frame| frame.len() as u32).collect()),
+            });
+            chunks.collect()
+        });
+        Some(chunks)
     }
 
     /// What encoding chunks needs, once per tensor.

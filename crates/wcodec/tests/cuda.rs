@@ -204,7 +204,7 @@ fn files_come_back_and_verify_on_the_device() {
         let report = wcodec::decompress_on(&device, &archive, &output, false, &()).expect("a file");
         assert!(fs::read(&output).expect("the file") == *file);
         let used = report.device.expect("a device");
-        assert_eq!(used.by_kernel + used.by_copy + used.by_host, archive.len());
+        assert_eq!(used.by_kernel + used.by_nvcomp + used.by_copy + used.by_host, archive.len());
         assert_eq!(wcodec::verify_on(&device, &archive, &()).expect("no damage").device, Some(used));
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
-use wcodec::EncodeOptions;
+use wcodec::{Backend, Device, EncodeOptions, ModeChoice};
 
 use super::{Done, check_distinct};
 use crate::options::{Encoding, Threads, parse_frame, parse_rows};
@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Bytes of a Zstd frame before compression [default: 64KiB].
     #[arg(long, value_name = "BYTES", value_parser = parse_frame)]
     zstd_frame: Option<usize>,
+    /// What encodes: cpu or, with --mode zstd, cuda, cuda:N (nvCOMP) or auto.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Backend,
     /// Replace an existing archive.
     #[arg(long, short)]
     force: bool,
@@ -54,9 +57,10 @@ pub(crate) fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     if let Some(bytes) = args.zstd_frame {
         options.zstd_frame = bytes;
     }
+    let device = encoder(args.device, options.mode).with_context(|| format!("cannot encode on {}", args.device))?;
     args.threads.install(|| {
         let start = Instant::now();
-        let report = wcodec::compress(&args.input, &output, &options, &Bar::new("compressing", quiet))
+        let report = wcodec::compress_on(&device, &args.input, &output, &options, &Bar::new("compressing", quiet))
             .with_context(|| format!("cannot compress {}", args.input.display()))?;
         Done {
             command: "compress",
@@ -68,6 +72,17 @@ pub(crate) fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         }
         .print(args.json, quiet)
     })
+}
+
+/// The device that encodes; of `auto`, a GPU only for Zstd and where it has nvCOMP.
+fn encoder(backend: Backend, mode: ModeChoice) -> wcodec::Result<Device> {
+    if backend == Backend::Auto && mode != ModeChoice::Zstd {
+        return Ok(Device::Cpu);
+    }
+    match (backend, backend.open()?) {
+        (Backend::Auto, Device::Cuda(device)) if device.nvcomp().is_err() => Ok(Device::Cpu),
+        (_, device) => Ok(device),
+    }
 }
 
 /// `model.safetensors` → `model.wcodec`, `folder/` → `folder.wcodec` beside it.

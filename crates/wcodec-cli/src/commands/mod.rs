@@ -6,6 +6,7 @@ pub(crate) mod compress;
 pub(crate) mod decompress;
 pub(crate) mod devices;
 pub(crate) mod inspect;
+pub(crate) mod quantize;
 pub(crate) mod verify;
 
 use std::path::Path;
@@ -57,7 +58,7 @@ impl Done<'_> {
                 "seconds": seconds,
                 "device": self.report.device.as_ref().map_or("cpu", |device| device.name.as_str()),
                 "decoded_by": self.report.device.as_ref().map(|device| {
-                    json!({ "kernel": device.by_kernel, "copy": device.by_copy, "host": device.by_host })
+                    json!({ "kernel": device.by_kernel, "nvcomp": device.by_nvcomp, "copy": device.by_copy, "host": device.by_host })
                 }),
             });
             return output::print_json(&join(head, summary.json()));
@@ -72,8 +73,11 @@ impl Done<'_> {
         let (time, speed) = (units::time(self.elapsed), units::speed(summary.decoded_bytes(), seconds));
         let threads = if self.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", self.threads) };
         let device = self.report.device.as_ref().map_or_else(String::new, |device| {
-            let DeviceUse { name, by_kernel, by_copy, by_host, .. } = device;
-            format!("{name}: {by_kernel} tensor(s) by kernels, {by_copy} copied, {by_host} decoded on the CPU\n")
+            let DeviceUse { name, by_kernel, by_nvcomp, by_copy, by_host, .. } = device;
+            let nvcomp = if *by_nvcomp == 0 { String::new() } else { format!("{by_nvcomp} by nvCOMP, ") };
+            format!(
+                "{name}: {by_kernel} tensor(s) by kernels, {nvcomp}{by_copy} copied, {by_host} decoded on the CPU\n"
+            )
         });
         output::print(&format!("{what}\n{}{device}{time}, {speed} of raw bytes, {threads}\n", summary.table()))
     }

@@ -147,6 +147,11 @@ impl DeviceFrames {
         self.cut.bytes
     }
 
+    /// Bytes of a piece.
+    pub fn frame_bytes(&self) -> usize {
+        self.cut.frame
+    }
+
     /// Bytes of device memory that the tensor takes.
     pub fn device_bytes(&self) -> usize {
         self.payload_bytes + 16 * self.frames + 8

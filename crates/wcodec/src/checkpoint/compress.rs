@@ -13,9 +13,13 @@ use wcodec_rans::{HeadLayout, TableSet};
 
 use super::input::{self, InputFile, InputTensor};
 use super::{KIND, KIND_FILE, KIND_FOLDER, memory};
+use crate::backend::Device;
 use crate::error::{Error, Result};
+use crate::frames::FrameMaker;
 use crate::mode::Mode;
 use crate::options::{EncodeOptions, ModeChoice};
+#[cfg(feature = "cuda")]
+use crate::report::DeviceUse;
 use crate::report::{Progress, Report, TensorReport};
 use crate::small::{self, PooledParams};
 use crate::tensor::{self, EncodedChunk, IndexPart, Prepared, Source};
@@ -25,6 +29,8 @@ use crate::wire::put_varint;
 const WHOLE_TENSOR: usize = 8 << 20;
 /// Decoded bytes, per thread, of what is encoded at a time.
 const BATCH_BYTES: usize = 16 << 20;
+/// Decoded bytes that a device encodes at a time: frames enough to keep it busy.
+const DEVICE_BATCH_BYTES: usize = 256 << 20;
 /// Literal bytes of one blob.
 const LITERAL_BYTES: usize = 1 << 20;
 
@@ -60,7 +66,46 @@ pub fn compress(
     let files = input::open(input)?;
     let kind = if input.is_dir() { KIND_FOLDER } else { KIND_FILE };
     let target = Target::File(ArchiveWriter::create(output, writer_options(options))?);
-    Ok(assemble(&files, kind, target, options, progress)?.0)
+    Ok(assemble(&files, kind, target, options, None, progress)?.0)
+}
+
+/// As [`compress`], with a device that encodes. On a CUDA device that is zstd mode alone ([`ModeChoice::Zstd`]), by nvCOMP: frames of the
+/// same kind, which any device, the CPU and any zstd read; [`EncodeOptions::zstd_level`] then only serves the choice between byte planes
+/// and none.
+///
+/// # Errors
+/// As [`compress`]; [`Error::BadArgument`] for another mode on a device that is not the CPU; `Error::Cuda` without nvCOMP.
+pub fn compress_on(
+    device: &Device,
+    input: impl AsRef<Path>,
+    output: impl AsRef<Path>,
+    options: &EncodeOptions,
+    progress: &dyn Progress,
+) -> Result<Report> {
+    match device {
+        Device::Cpu => compress(input, output, options, progress),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => {
+            if options.mode != ModeChoice::Zstd {
+                return Err(Error::BadArgument("only zstd mode is encoded on a GPU".into()));
+            }
+            let (input, output) = (input.as_ref(), output.as_ref());
+            check_options(options)?;
+            let maker = crate::cuda::DeviceFrameMaker::new(device)?;
+            let files = input::open(input)?;
+            let kind = if input.is_dir() { KIND_FOLDER } else { KIND_FILE };
+            let target = Target::File(ArchiveWriter::create(output, writer_options(options))?);
+            let mut report = assemble(&files, kind, target, options, Some(&maker), progress)?.0;
+            let count = |mode| report.tensors.iter().filter(|tensor| tensor.mode == mode).count();
+            report.device = Some(DeviceUse {
+                name: format!("cuda:{} ({})", device.ordinal(), device.name()),
+                by_nvcomp: count(Mode::Zstd),
+                by_copy: count(Mode::Store),
+                ..DeviceUse::default()
+            });
+            Ok(report)
+        }
+    }
 }
 
 /// A tensor in memory, to be compressed.
@@ -94,7 +139,7 @@ pub fn compress_tensors(
     let stem = output.file_stem().and_then(|stem| stem.to_str()).unwrap_or("model");
     let file = memory::file(format!("{stem}.safetensors"), tensors, metadata)?;
     let target = Target::File(ArchiveWriter::create(output, writer_options(options))?);
-    Ok(assemble(&[file], KIND_FILE, target, options, progress)?.0)
+    Ok(assemble(&[file], KIND_FILE, target, options, None, progress)?.0)
 }
 
 /// As [`compress_tensors`], into memory: the bytes of an archive.
@@ -120,7 +165,7 @@ pub fn compress_tensors_to_vec(
     check_options(options)?;
     let file = memory::file("model.safetensors".into(), tensors, metadata)?;
     let target = Target::Memory(ArchiveSink::new(Vec::new())?);
-    Ok(assemble(&[file], KIND_FILE, target, options, progress)?.1)
+    Ok(assemble(&[file], KIND_FILE, target, options, None, progress)?.1)
 }
 
 fn check_options(options: &EncodeOptions) -> Result<()> {
@@ -140,6 +185,7 @@ fn assemble(
     kind: &str,
     target: Target,
     options: &EncodeOptions,
+    maker: Option<&dyn FrameMaker>,
     progress: &dyn Progress,
 ) -> Result<(Report, Vec<u8>)> {
     progress.start(files.iter().map(|f| f.len() as u64).sum());
@@ -152,6 +198,7 @@ fn assemble(
         pending: BTreeMap::new(),
         seen: HashMap::new(),
         options,
+        maker,
         progress,
     };
     archive.directory.metadata.insert(KIND.into(), kind.into());
@@ -218,6 +265,8 @@ struct Assembly<'a> {
     /// Tensors by length and fingerprint of their bytes.
     seen: HashMap<(usize, u32), Vec<Seen>>,
     options: &'a EncodeOptions,
+    /// Makes the frames of zstd mode, if that is not the CPU.
+    maker: Option<&'a dyn FrameMaker>,
     progress: &'a dyn Progress,
 }
 
@@ -291,7 +340,7 @@ impl Assembly<'_> {
 
     /// Encodes a batch; `None` for what is an alias, pooled or to be streamed.
     fn encode(&mut self, sources: &[Source<'_>], originals: &[Option<u32>]) -> Result<Vec<Option<Encoded>>> {
-        let options = self.options;
+        let (options, maker) = (self.options, self.maker);
         let mut prepared = sources
             .par_iter()
             .zip(originals)
@@ -307,7 +356,7 @@ impl Assembly<'_> {
         sources
             .par_iter()
             .zip(prepared)
-            .map(|(&source, prepared)| prepared.map(|p| encode_whole(source, p)).transpose())
+            .map(|(&source, prepared)| prepared.map(|p| encode_whole(source, p, maker)).transpose())
             .collect()
     }
 
@@ -329,17 +378,27 @@ impl Assembly<'_> {
         }
         let encoder = prepared.encoder()?;
         let ranges = prepared.chunks(source.data.len());
-        let budget = BATCH_BYTES * rayon::current_num_threads();
+        let budget = match self.maker {
+            Some(_) => DEVICE_BATCH_BYTES,
+            None => BATCH_BYTES * rayon::current_num_threads(),
+        };
         let (mut payload, mut parts) = (TensorPayload::new(), Vec::with_capacity(ranges.len()));
         let mut first = 0;
         while first < ranges.len() {
             let start = ranges[first].start;
             let count = ranges[first..].iter().take_while(|r| r.end - start <= budget).count().max(1);
-            let batch: Vec<EncodedChunk> = ranges[first..first + count]
-                .par_iter()
-                .enumerate()
-                .map(|(i, range)| encoder.encode(first + i, &source.data[range.clone()], source.name))
-                .collect::<Result<_>>()?;
+            let made = self.maker.and_then(|maker| {
+                let end = ranges[first + count - 1].end;
+                prepared.encode_with(maker, &source.data[start..end])
+            });
+            let encode = || {
+                ranges[first..first + count]
+                    .par_iter()
+                    .enumerate()
+                    .map(|(i, range)| encoder.encode(first + i, &source.data[range.clone()], source.name))
+                    .collect::<Result<Vec<EncodedChunk>>>()
+            };
+            let batch = made.unwrap_or_else(encode)?;
             for chunk in batch {
                 parts.push(self.append(&mut payload, chunk)?);
             }
@@ -506,8 +565,9 @@ fn is_pooled(options: &EncodeOptions, source: &Source<'_>) -> bool {
 }
 
 /// Encodes a tensor in memory, and stores it after all when its real size says so.
-fn encode_whole(source: Source<'_>, prepared: Prepared) -> Result<Encoded> {
-    let chunks = encode_chunks(source, &prepared)?;
+fn encode_whole(source: Source<'_>, prepared: Prepared, maker: Option<&dyn FrameMaker>) -> Result<Encoded> {
+    let made = maker.and_then(|maker| prepared.encode_with(maker, source.data));
+    let chunks = made.unwrap_or_else(|| encode_chunks(source, &prepared))?;
     let stored: usize = chunks.iter().map(|c| c.bytes.len()).sum();
     let overhead = prepared.tables().map_or(0, |t| t.len()) + prepared.params().len();
     if stored + overhead < source.data.len() || prepared.mode() == Mode::Store {

@@ -38,7 +38,7 @@ impl<'a> Worker<'a> {
     pub(super) fn decode(&mut self, tensors: &[Tensor<'_>]) -> Result<Decoded> {
         match self.try_decode(tensors) {
             // The device says where it found damage; the CPU says what it is.
-            Err(error @ (Error::Rans { .. } | Error::Checksum { .. })) => {
+            Err(error @ (Error::Rans { .. } | Error::Checksum { .. } | Error::Corrupt { .. })) => {
                 tensors.iter().try_for_each(Tensor::verify)?;
                 Err(error)
             }
@@ -70,6 +70,7 @@ impl<'a> Worker<'a> {
         for tensor in &resident {
             match tensor.decoded_by() {
                 DecodedBy::Kernel => self.used.by_kernel += 1,
+                DecodedBy::Nvcomp => self.used.by_nvcomp += 1,
                 DecodedBy::Copy => self.used.by_copy += 1,
                 DecodedBy::Host => self.used.by_host += 1,
             }

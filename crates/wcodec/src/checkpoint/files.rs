@@ -1,10 +1,12 @@
 //! Single files of an archive, without restoring the others.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use wcodec_container::{Crc32, FileEntry, Segment};
 
 use super::decompress::check_file;
+use super::input::InputFile;
 use super::memory::METADATA;
 use crate::archive::Archive;
 use crate::error::{Error, Result};
@@ -51,10 +53,7 @@ impl Archive {
         let len = u64::from_le_bytes(*len);
         let text = usize::try_from(len).ok().filter(|_| len <= MAX_HEADER).and_then(|len| rest.get(..len));
         let text = text.ok_or_else(|| fault("the header is cut short"))?;
-        let header: serde_json::Value = serde_json::from_slice(text).map_err(|e| fault(&format!("header: {e}")))?;
-        let entries = header.get(METADATA).and_then(|metadata| metadata.as_object());
-        let text_of = |value: &serde_json::Value| value.as_str().map(str::to_owned);
-        Ok(entries.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), text_of(value)?))).collect())
+        metadata_in(text).map_err(|e| fault(&format!("header: {e}")))
     }
 
     fn file(&self, path: &str) -> Result<&FileEntry> {
@@ -64,4 +63,20 @@ impl Archive {
             .find(|f| f.path == path)
             .ok_or_else(|| Error::BadArgument(format!("no file `{path}` in the archive")))
     }
+}
+
+/// The `__metadata__` of an opened safetensors file.
+pub(crate) fn metadata_of(file: &InputFile<'_>, path: &Path) -> Result<BTreeMap<String, String>> {
+    let fault = |what: String| Error::Safetensors { file: path.to_owned(), offset: 0, what };
+    // What was opened as such a file has a header.
+    let len = file.literal(0..8).iter().rev().fold(0, |len, &byte| len << 8 | usize::from(byte));
+    metadata_in(file.literal(8..8 + len)).map_err(|e| fault(format!("header: {e}")))
+}
+
+/// The `__metadata__` of a safetensors header.
+fn metadata_in(header: &[u8]) -> serde_json::Result<BTreeMap<String, String>> {
+    let header: serde_json::Value = serde_json::from_slice(header)?;
+    let entries = header.get(METADATA).and_then(|metadata| metadata.as_object());
+    let text_of = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    Ok(entries.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), text_of(value)?))).collect())
 }

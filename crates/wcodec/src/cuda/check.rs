@@ -1,6 +1,6 @@
 //! Whether what was decoded is right.
 
-use wcodec_cuda::{CudaError, DeviceSlice, Stream, crc32_device};
+use wcodec_cuda::{CudaError, DeviceFrames, DeviceSlice, NvcompError, Stream, crc32_device};
 use wcodec_rans::RansError;
 
 use super::device::CudaDevice;
@@ -13,9 +13,10 @@ impl CudaDevice {
     ///
     /// # Errors
     /// [`Error::Rans`] for the first tensor with a damaged superblock, with the offset of the chunk that holds it, as on the CPU;
+    /// [`Error::Corrupt`] for a frame that nvCOMP rejected;
     /// [`Error::Cuda`] for what the driver reports.
     pub fn check<'a>(&self, tensors: impl IntoIterator<Item = &'a DeviceTensor>, stream: &Stream) -> Result<()> {
-        let (mut lanes, mut integer) = (Vec::new(), Vec::new());
+        let (mut lanes, mut integer, mut frames) = (Vec::new(), Vec::new(), Vec::new());
         for (number, tensor) in tensors.into_iter().enumerate() {
             match &tensor.held {
                 Held::Lanes { tensor: held, superblocks_per_chunk } => {
@@ -24,6 +25,7 @@ impl CudaDevice {
                 Held::Integer { tensor: held, superblocks_per_chunk } => {
                     integer.push(((number, tensor, *superblocks_per_chunk), &**held));
                 }
+                Held::Frames(held) => frames.push((tensor, &**held)),
                 Held::Bytes { .. } => {}
             }
         }
@@ -34,6 +36,9 @@ impl CudaDevice {
         let failed = whose.zip(failures).filter_map(|(whose, failure)| Some((whose, failure?)));
         if let Some(((_, tensor, per_chunk), failure)) = failed.min_by_key(|((number, ..), _)| *number) {
             return Err(damaged(&tensor.name, &tensor.chunks, per_chunk, failure));
+        }
+        for (tensor, held) in frames {
+            held.check(stream).map_err(|error| broken(tensor, held, error))?;
         }
         Ok(())
     }
@@ -73,6 +78,19 @@ impl CudaDevice {
         }
         Ok(())
     }
+}
+
+/// The error of a frame that nvCOMP rejected.
+fn broken(tensor: &DeviceTensor, held: &DeviceFrames, error: CudaError) -> Error {
+    let CudaError::Nvcomp(NvcompError::Frame { frame, what }) = error else { return Error::Cuda(error) };
+    // Where it begins in its chunk is not known any more.
+    let mut start = (frame * held.frame_bytes()) as u64;
+    let chunk = tensor.chunks.iter().find(|chunk| {
+        let inside = start < chunk.decoded_len;
+        start -= if inside { 0 } else { chunk.decoded_len };
+        inside
+    });
+    Error::corrupt(&tensor.name, chunk.map_or(0, |chunk| chunk.offset), format!("zstd frame {frame}: {what}"))
 }
 
 /// The error of a superblock that a kernel, or the check before it, rejected.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use wcodec_cuda::{DeviceSlice, DeviceSliceMut, Stream, copy_many};
+use wcodec_cuda::{DeviceSlice, DeviceSliceMut, FrameTarget, Stream, copy_many};
 
 use super::device::CudaDevice;
 use super::tensor::{DeviceTensor, Held};
@@ -65,7 +65,7 @@ impl CudaDevice {
         items: impl IntoIterator<Item = (&'a DeviceTensor, Range<u64>, DeviceSliceMut<'a>)>,
         stream: &Stream,
     ) -> Result<()> {
-        let (mut lanes, mut integer, mut copies) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut lanes, mut integer, mut frames, mut copies) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (tensor, range, mut out) in items {
             if range.start > range.end || range.end > tensor.byte_len {
                 let (name, len) = (&tensor.name, tensor.byte_len);
@@ -81,6 +81,7 @@ impl CudaDevice {
             match &tensor.held {
                 Held::Lanes { tensor, .. } => lanes.push((&**tensor, range, out)),
                 Held::Integer { tensor, .. } => integer.push((&**tensor, range, out)),
+                Held::Frames(tensor) => frames.push((&**tensor, FrameTarget::Bytes(range, out))),
                 Held::Bytes { buffer, pieces, .. } => {
                     let mut start = 0;
                     for piece in pieces {
@@ -98,6 +99,9 @@ impl CudaDevice {
         }
         self.decoder.decode_ranges(lanes, stream)?;
         self.decoder.decode_integer(integer, stream)?;
+        if !frames.is_empty() {
+            self.frame_decoder()?.decode(frames, stream)?;
+        }
         copy_many(stream, copies as Vec<(DeviceSlice<'_>, DeviceSliceMut<'_>)>)?;
         Ok(())
     }

@@ -2,12 +2,16 @@
 
 use wcodec_cuda::{CudaContext, CudaDecoder, CudaError};
 
+use super::dequantize::CodeMemory;
+use super::frames::Frames;
 use crate::error::Result;
 
 /// A CUDA device that decodes. Clones share the device's primary context and the kernels loaded into it.
 #[derive(Debug, Clone)]
 pub struct CudaDevice {
     pub(super) decoder: CudaDecoder,
+    pub(super) frames: Frames,
+    pub(super) codes: CodeMemory,
 }
 
 impl CudaDevice {
@@ -21,7 +25,7 @@ impl CudaDevice {
 
     /// The device of a context that was opened before.
     pub fn in_context(context: &CudaContext) -> Self {
-        Self { decoder: CudaDecoder::new(context) }
+        Self { decoder: CudaDecoder::new(context), frames: Frames::default(), codes: CodeMemory::default() }
     }
 
     /// The device's primary context.

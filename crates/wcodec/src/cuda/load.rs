@@ -125,7 +125,7 @@ impl CudaDevice {
                 let tensor = &tensors[number];
                 let source = match place.source {
                     Origin::Payload => Some(Cow::Borrowed(tensor.payload()?)),
-                    Origin::Shared => None,
+                    Origin::Shared | Origin::Frames => None,
                     Origin::Decoded => Some(Cow::Owned(tensor.decode()?)),
                 };
                 Ok((source, self.prepare(tensor, described, buffer)?))
@@ -205,7 +205,7 @@ fn groups(tensors: &[Tensor<'_>]) -> Result<Vec<Group>> {
             }
             end += 1;
         }
-        groups.push(Group { tensors: start..end, plan: Plan::new(&tensors[start..end])? });
+        groups.push(Group { tensors: start..end, plan: Plan::new(&tensors[start..end], false)? });
         start = end;
     }
     Ok(groups)

@@ -49,16 +49,20 @@
 
 mod check;
 mod decode;
+mod dequantize;
 mod device;
+mod frames;
 mod load;
 mod tensor;
 mod upload;
 
+pub use dequantize::DequantizeItem;
 pub use device::CudaDevice;
 pub(crate) use device::is_absent;
+pub(crate) use frames::DeviceFrameMaker;
 pub use load::LoadReport;
 pub use tensor::{DecodedBy, DeviceTensor};
 pub use wcodec_cuda::{
-    CudaContext, CudaError, DeviceBuffer, DeviceInfo, DeviceSlice, DeviceSliceMut, DriverError, Event, PinnedBuffer,
-    Stream, devices,
+    CudaContext, CudaError, DeviceBuffer, DeviceInfo, DeviceScheme, DeviceSlice, DeviceSliceMut, DriverError, Event,
+    Nvcomp, NvcompError, NvcompVersion, PinnedBuffer, Stream, devices,
 };

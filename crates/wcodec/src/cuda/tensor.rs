@@ -37,6 +37,8 @@ pub(super) enum Held {
     Lanes { tensor: Box<wcodec_cuda::DeviceTensor>, superblocks_per_chunk: usize },
     /// Superblocks, for the integer kernel.
     Integer { tensor: Box<wcodec_cuda::DeviceInteger>, superblocks_per_chunk: usize },
+    /// Frames, for nvCOMP.
+    Frames(Box<wcodec_cuda::DeviceFrames>),
     /// The decoded bytes themselves, in pieces that follow one another in the tensor.
     Bytes { buffer: Arc<DeviceBuffer>, pieces: Vec<Piece>, by: DecodedBy },
 }
@@ -54,6 +56,8 @@ pub(super) struct Piece {
 pub enum DecodedBy {
     /// A kernel decodes them every time.
     Kernel,
+    /// nvCOMP decodes their Zstd frames every time, and a kernel joins their byte planes.
+    Nvcomp,
     /// They are stored as they are, and copied.
     Copy,
     /// The CPU decoded them when the tensor was uploaded; they take their decoded size on the device and are copied. That is so for
@@ -92,6 +96,7 @@ impl DeviceTensor {
         match &self.held {
             Held::Lanes { tensor, .. } => tensor.device_bytes() as u64,
             Held::Integer { tensor, .. } => tensor.device_bytes() as u64,
+            Held::Frames(frames) => frames.device_bytes() as u64,
             Held::Bytes { pieces, .. } => pieces.iter().map(|piece| piece.bytes as u64).sum(),
         }
     }
@@ -99,7 +104,7 @@ impl DeviceTensor {
     /// The pieces of a buffer that its bytes, stored or decoded, are.
     pub(super) fn pieces(&self) -> &[Piece] {
         match &self.held {
-            Held::Lanes { .. } | Held::Integer { .. } => &[],
+            Held::Lanes { .. } | Held::Integer { .. } | Held::Frames(_) => &[],
             Held::Bytes { pieces, .. } => pieces,
         }
     }
@@ -108,6 +113,7 @@ impl DeviceTensor {
     pub fn decoded_by(&self) -> DecodedBy {
         match &self.held {
             Held::Lanes { .. } | Held::Integer { .. } => DecodedBy::Kernel,
+            Held::Frames(_) => DecodedBy::Nvcomp,
             Held::Bytes { by, .. } => *by,
         }
     }

@@ -30,21 +30,21 @@ impl CudaDevice {
     /// Copies tensors to the device as they are stored, with their tables and index: once, for any number of decodings. The checksums
     /// of the stored bytes are compared on the device. Payloads that tensors share are copied once. Waits for the stream.
     ///
-    /// Tensors of a mode without a kernel are decoded on the CPU, in the current rayon pool, and copied decoded:
+    /// Frames of zstd mode are decoded by nvCOMP, if it is found. Tensors of a mode without a kernel are decoded on the CPU, in the current rayon pool, and copied decoded:
     /// [`DeviceTensor::decoded_by`] says so.
     ///
     /// # Errors
     /// [`Error::Checksum`] for stored bytes, [`Error::Corrupt`] and [`Error::Rans`] for damage that shows before decoding,
     /// [`Error::Cuda`] when memory runs out.
     pub fn upload(&self, tensors: &[Tensor<'_>], stream: &Stream) -> Result<Vec<DeviceTensor>> {
-        let plan = Plan::new(tensors)?;
+        let plan = Plan::new(tensors, self.keeps_frames(tensors)?)?;
         let mut buffer = DeviceBuffer::new(self.context(), plan.bytes)?;
         let mut gathered = Vec::new();
         let mut gathered_at = 0;
         for (tensor, place) in tensors.iter().zip(&plan.places) {
             match place.source {
                 Source::Payload => buffer.copy_from_host(stream, place.offset, tensor.payload()?)?,
-                Source::Shared => {}
+                Source::Shared | Source::Frames => {}
                 Source::Decoded => {
                     if gathered.is_empty() {
                         gathered_at = place.offset;
@@ -95,6 +95,12 @@ impl CudaDevice {
         for (number, tensor) in integer.0.into_iter().zip(DeviceInteger::adopt(stream, integer.1)?) {
             let superblocks_per_chunk = superblocks_per_chunk(&tensors[number]);
             held[number].held = Held::Integer { tensor: Box::new(tensor), superblocks_per_chunk };
+        }
+        let numbers: Vec<usize> =
+            (0..tensors.len()).filter(|&number| plan.places[number].source == Source::Frames).collect();
+        let frames: Vec<&Tensor<'_>> = numbers.iter().map(|&number| &tensors[number]).collect();
+        for (number, frames) in numbers.into_iter().zip(self.upload_frames(&frames, stream)?) {
+            held[number].held = Held::Frames(Box::new(frames));
         }
         Ok(held)
     }
@@ -224,11 +230,13 @@ pub(super) enum Source {
     Shared,
     /// Bytes that the CPU decodes.
     Decoded,
+    /// Frames, which get a buffer of their own.
+    Frames,
 }
 
 impl Plan {
-    /// Payloads first, decoded bytes behind them.
-    pub(super) fn new(tensors: &[Tensor<'_>]) -> Result<Self> {
+    /// Payloads first, decoded bytes behind them. `frames` says whether those of zstd mode are kept as they are.
+    pub(super) fn new(tensors: &[Tensor<'_>], frames: bool) -> Result<Self> {
         let mut places = vec![Place { offset: 0, source: Source::Decoded }; tensors.len()];
         let mut bytes = 0usize;
         let mut payloads = HashMap::new();
@@ -250,7 +258,9 @@ impl Plan {
             }
         }
         for (tensor, place) in tensors.iter().zip(&mut places) {
-            if place.source == Source::Decoded {
+            if frames && tensor.mode() == Mode::Zstd {
+                place.source = Source::Frames;
+            } else if place.source == Source::Decoded {
                 place.offset = next(tensor.byte_len())?;
             }
         }
@@ -262,6 +272,7 @@ impl Plan {
 pub(super) fn describe(tensor: &Tensor<'_>, place: &Place, buffer: &Arc<DeviceBuffer>) -> DeviceTensor {
     let entry = tensor.entry();
     let pieces = match place.source {
+        Source::Frames => Vec::new(),
         Source::Decoded => vec![Piece { offset: place.offset, bytes: entry.decoded_len as usize }],
         Source::Payload | Source::Shared => entry
             .chunk_extents()
