@@ -119,34 +119,37 @@ __device__ __forceinline__ void expand_tables(const Tensor& t, u32 freq_bit, u32
 // ballot below would carry code for diverged warps.
 __device__ __forceinline__ u32 warp_index() { return __shfl_sync(FULL_WARP, threadIdx.x / WARP, 0); }
 
+constexpr u32 NONE = 0xffffffff;
+
 // Calls `load(tensor)` for every tensor of this block's share of the batch, which loads its tables, then
-// `decode(tensor, words, next, more)` for this warp's superblocks of it, where `next` are those of the superblock after it if there
-// is one more. `start(tensor, words)` comes before the tables are loaded.
+// `decode(tensor, words, next)` for this warp's superblocks of it, where `next` is the index of the superblock after it or `NONE`; it
+// returns the words of that one. `start(tensor, words)` comes before the tables are loaded.
 template <class Start, class Load, class Decode>
 __device__ __forceinline__ void for_each_block(const Batch& batch, Start start, Load load, Decode decode) {
-    u32 begin = u32(u64(batch.blocks) * blockIdx.x / gridDim.x);
-    const u32 end = u32(u64(batch.blocks) * (blockIdx.x + 1) / gridDim.x);
-    const u32 warp = warp_index(), warps = blockDim.x / WARP;
+    const u32 warp = warp_index();
+    // Tables of one tensor: all blocks side by side, so that what is read and written at one time lies close together.
+    const bool alone = batch.count == 1;
+    u32 begin = alone ? 0 : u32(u64(batch.blocks) * blockIdx.x / gridDim.x);
+    const u32 end = alone ? batch.blocks : u32(u64(batch.blocks) * (blockIdx.x + 1) / gridDim.x);
+    const u32 mine = warp + (alone ? blockIdx.x * (blockDim.x / WARP) : 0), step = blockDim.x / WARP * (alone ? gridDim.x : 1);
     u32 tensor = 0, tensor_begin = 0;
     while (begin < end) {
         while (batch.tensors[tensor].end <= begin) tensor_begin = batch.tensors[tensor++].end;
         const Tensor& t = batch.tensors[tensor];
         const u32 last = min(end, t.end);
         u32 next = 0;
-        if (begin + warp < last) {
-            next = load_block_words(t, begin + warp - tensor_begin);
+        if (begin + mine < last) {
+            next = load_block_words(t, begin + mine - tensor_begin);
             start(t, next);
         }
         // A superblock may end before all of its last chunk has arrived: it must not land in the next tables.
         asm volatile("cp.async.wait_all;" ::: "memory");
         __syncthreads();
         load(t);
+        asm volatile("cp.async.wait_all;" ::: "memory");
         __syncthreads();
-        for (u32 i = begin + warp; i < last; i += warps) {
-            const u32 words = next;
-            const bool more = i + warps < last;
-            if (more) next = load_block_words(t, i + warps - tensor_begin);
-            decode(t, words, next, more);
+        for (u32 i = begin + mine; i < last; i += step) {
+            next = decode(t, next, i + step < last ? i + step - tensor_begin : NONE);
         }
         begin = last;
     }
@@ -181,26 +184,27 @@ constexpr u32 CLASS_ROWS = 64;      // rows whose classes are staged together
 constexpr u32 CLASS_BYTES = 4 * CLASS_ROWS;
 constexpr u32 WARP_BYTES = RING + MIRROR + CLASS_BYTES;
 
-// A superblock's stream, staged through shared memory. `ring`, `at` and `end` are shared addresses.
+__device__ __forceinline__ bool any_thread(bool mine) { return __any_sync(FULL_WARP, mine) != 0; }
+
+// A superblock's stream, staged through shared memory. `ring`, `at` and `due` are shared addresses.
 struct Feed {
     u32 ring;      // first byte of the ring
     u32 at;        // the next word, in ring .. ring + RING + MIRROR
-    u32 end;       // at + bytes ahead of it that are there or under way
+    u32 due;       // when `at` gets here, the next chunk is fetched: ring + 1 to RING / CHUNK chunks
     u64 source;    // this thread's 16 bytes of the next chunk
-    int left;      // bytes from `source` to the end of the stream; beyond it are zeros
+    int left;      // bytes from `source` to the end of the stream; what a reader finds beyond it does not matter
 
     __device__ __forceinline__ void copy(u32 to) const {
         const u32 destination = to + 16 * lane_index();
-        const int bytes = min(max(left, 0), 16);
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source), "r"(bytes) : "memory");
+        if (left <= 0) return;
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source), "r"(min(left, 16)) : "memory");
     }
 
-    __device__ __forceinline__ void fetch() {
-        const u32 offset = (end - ring) & (RING - 1);
+    // Fetches the next chunk to `offset` in the ring.
+    __device__ __forceinline__ void fetch(u32 offset) {
         copy(ring + offset);
         if (offset == 0) copy(ring + RING);
         asm volatile("cp.async.commit_group;" ::: "memory");
-        end += CHUNK;
         source += CHUNK;
         left -= int(CHUNK);
     }
@@ -208,13 +212,14 @@ struct Feed {
     // Fetches the first bytes, without waiting for them. `begin` is rounded down to 16 bytes: what lies before it is part of the payload.
     __device__ __forceinline__ void start(u32 ring_address, u64 begin, u32 bytes) {
         const u32 skipped = u32(begin) & 15;
-        ring = end = ring_address;
+        ring = ring_address;
         at = ring + skipped;
+        due = ring + CHUNK;
         source = begin - skipped + 16 * lane_index();
         left = int(skipped + bytes) - int(16 * lane_index());
         wait();
 #pragma unroll
-        for (u32 i = 0; i < RING / CHUNK; ++i) fetch();
+        for (u32 offset = 0; offset < RING; offset += CHUNK) fetch(offset);
     }
 
     // Until all that was fetched has arrived.
@@ -226,10 +231,12 @@ struct Feed {
     // Between two steps of REFILL_ROWS rows: makes sure that the next step finds its words.
     // After it more than RING - CHUNK bytes are ahead, all but the youngest CHUNK of them arrived.
     __device__ __forceinline__ void refill() {
-        if (at >= ring + RING) at -= RING, end -= RING;
-        if (end - at <= RING - CHUNK) {
-            __syncwarp();  // all threads have read what is overwritten
-            fetch();
+        if (any_thread(at >= due)) {  // all threads agree, and the compiler shall know
+            __syncwarp();  // all have read what is overwritten
+            fetch(due - CHUNK - ring);
+            due += CHUNK;
+            // `due` gets to the ring's end when `at` does, and no earlier step went further than the mirror.
+            if (due > ring + RING) at -= RING, due -= RING;
             asm volatile("cp.async.wait_group 1;" ::: "memory");
             __syncwarp();
         }
@@ -237,11 +244,15 @@ struct Feed {
 
     // Bytes from the begin of the stream to the next word; may lie beyond its end.
     __device__ __forceinline__ u32 position(u32 bytes) const {
-        return bytes - u32(left + int(16 * lane_index())) - (end - at);
+        return bytes - u32(left + int(16 * lane_index())) - (due + RING - CHUNK - at);
     }
 };
 
-__device__ __forceinline__ u32 shared_word(u32 offset) { return *reinterpret_cast<const u32*>(shared + offset); }
+__device__ __forceinline__ u32 shared_word(u32 address) {
+    u32 word;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(address));
+    return word;
+}
 // Not predicated by the compiler: threads that need no word load one all the same.
 __device__ __forceinline__ u32 shared_half(u32 address) {
     u32 half;
@@ -257,7 +268,7 @@ __device__ __forceinline__ u32 below_low(u32 state) {
 }
 
 __device__ __forceinline__ void append_word(u32& state, u32 word) {
-    asm("{.reg .pred p; setp.lt.u32 p, %0, 65536; @p prmt.b32 %0, %1, %0, 0x5410;}" : "+r"(state) : "r"(word));
+    asm("{.reg .pred p; setp.lt.u32 p, %0, 65536; @p mad.lo.u32 %0, %0, 65536, %1;}" : "+r"(state) : "r"(word));
 }
 
 // clamp(a + b, 0, limit)
@@ -271,12 +282,26 @@ __device__ __forceinline__ u32 clamped_sum(int a, int b, int limit) {
 #endif
 }
 
+// Loads a word that is read once. Volatile, so that loads stay in the order in which they are wanted.
+__device__ __forceinline__ u32 load_stream(u64 at) {
+    u32 word;
+    asm volatile("ld.global.cs.u32 %0, [%1];" : "=r"(word) : "l"(at));
+    return word;
+}
+
 __device__ __forceinline__ void prefetch(u64 at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
 
 // `a` where `mask` is set, `b` elsewhere: one instruction, which the compiler does not always find.
 __device__ __forceinline__ u32 select(u32 mask, u32 a, u32 b) {
     u32 c;
     asm("lop3.b32 %0, %1, %2, %3, 0xe4;" : "=r"(c) : "r"(a), "r"(b), "r"(mask));
+    return c;
+}
+
+// (a & mask) | b
+__device__ __forceinline__ u32 joined(u32 a, u32 mask, u32 b) {
+    u32 c;
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(c) : "r"(a), "r"(mask), "r"(b));
     return c;
 }
 
@@ -301,7 +326,7 @@ __device__ __forceinline__ u32 raw_bits(const u32 (&q)[L::halfwords ? L::halfwor
             // Low bits 0 .. have - 1 are in halfword k, the others at the bottom of the next.
             constexpr u32 have = 16 - bit - L::sign;
             constexpr u32 mask = (((1u << have) - 1) | (L::sign ? 0x8000u : 0)) * 0x10001u;
-            return (first & mask) | ((q[k + 1] << have) & ~mask);
+            return select(mask, first, q[k + 1] << have);
         }
     }
 }
@@ -315,11 +340,15 @@ struct Output {
     // with zeros elsewhere.
     template <u32 J>
     static __device__ __forceinline__ u32 values(u32 even, u32 odd) {
-        constexpr u32 side = L::head == 8 ? 8 * (J % 2) : 0;
-        constexpr int by = int(L::shift + side) - int(L::value_bit);
-        constexpr u32 mask = L::head == 8 ? ((1u << L::coded) - 1) << (L::shift + side) : 0xffff;
-        if constexpr (L::head == 16) return select(mask, shifted<by>(even), shifted<by + 16>(odd));
-        else return (shifted<by>(even) & mask) | (shifted<by + 16>(odd) & mask << 16);
+        if constexpr (L::head == 16) {
+            // Bytes 1 and 2 hold a value whatever the layout, see `value_bit`.
+            return shifted<int(L::shift + 8) - int(L::value_bit)>(__byte_perm(even, odd, 0x6521));
+        } else {
+            constexpr u32 side = 8 * (J % 2);
+            constexpr int by = int(L::shift + side) - int(L::value_bit);
+            constexpr u32 mask = ((1u << L::coded) - 1) << (L::shift + side);
+            return (shifted<by>(even) & mask) | (shifted<by + 16>(odd) & mask << 16);
+        }
     }
 
     template <u32 J>
@@ -339,20 +368,22 @@ struct Output {
 
 // What stays the same while a warp works on one tensor.
 struct Tables {
+    u32 address;        // of the first entry, in shared memory
     u32 p;              // P
-    u32 slot_mask;      // (2^P - 1) * 4
-    int last_context;   // (K - 1) * 4 * 2^P
+    u32 slot_mask;      // 2^P - 1
+    int last_context;   // (K - 1) * 2^P
 };
 
 template <class L>
 struct Superblock {
     u32 x0, x1;              // states
-    int class0, class1;      // column classes times 4 * 2^P
+    int class0, class1;      // column classes times 2^P
     Feed feed;
-    u32 classes;             // offset of the group's row classes, times 4 * 2^P
-    u64 out;
+    u32 classes;             // shared address of the group's row classes, times 2^P
+    u64 out;                 // this thread's elements of the next row to store
     u32 row_stride;
     u64 low;
+    u32 lows[4];             // of four rows
     u64 raw;                 // this thread's first word of the group's raw field
     u32 q[L::halfwords ? L::halfwords : 1];
     // Values of rows that wait for the group's end; 8-bit heads two rows to a word.
@@ -364,32 +395,36 @@ struct Superblock {
     __device__ __forceinline__ u32 step(const Tables& tables, u32 below, int row_class) {
         const u32 c0 = clamped_sum(class0, row_class, tables.last_context);
         const u32 c1 = clamped_sum(class1, row_class, tables.last_context);
-        const u32 e0 = shared_word((x0 << 2 & tables.slot_mask) | c0);
-        const u32 e1 = shared_word((x1 << 2 & tables.slot_mask) | c1);
+        const u32 e0 = shared_word(tables.address + 4 * joined(x0, tables.slot_mask, c0));
+        const u32 e1 = shared_word(tables.address + 4 * joined(x1, tables.slot_mask, c1));
         constexpr u32 bias_mask = (1u << L::value_bit) - 1;
-        x0 = (e0 >> (32 - L::value_bit)) * (x0 >> tables.p) + (e0 & bias_mask);
-        x1 = (e1 >> (32 - L::value_bit)) * (x1 >> tables.p) + (e1 & bias_mask);
+        x0 = __umulhi(e0, 1u << L::value_bit) * (x0 >> tables.p) + (e0 & bias_mask);
+        x1 = __umulhi(e1, 1u << L::value_bit) * (x1 >> tables.p) + (e1 & bias_mask);
         const u32 m0 = below_low(x0), m1 = below_low(x1);
-        const u32 middle = feed.at + 2 * __popc(m0);
-        const u32 w0 = shared_half(feed.at + 2 * __popc(m0 & below));
-        const u32 w1 = shared_half(middle + 2 * __popc(m1 & below));
-        feed.at = middle + 2 * __popc(m1);
+        // All who need a word, cut into three runs by the places of this thread's two lanes: `popc` is what the row waits for.
+        const u32 at0 = feed.at + 2 * __popc(m0 & below);
+        const u32 at1 = at0 + 2 * __popc(select(below, m1, m0));
+        feed.at = at1 + 2 * __popc(m1 & ~below);
+        const u32 w0 = shared_half(at0), w1 = shared_half(at1);
         append_word(x0, w0);
         append_word(x1, w1);
         return Output<L>::template values<J>(e0, e1);
     }
 
-    template <u32 J>
-    __device__ __forceinline__ u32 load_low() {
-        if constexpr (L::element == 4) return __ldcs(reinterpret_cast<const u32*>(low + 128 * J));
-        else return 0;
+    // Low words of rows J .. END - 1, at most four and ahead of the rows that store them.
+    template <u32 J, u32 END>
+    __device__ __forceinline__ void load_lows() {
+        if constexpr (L::element == 4 && J < END) {
+            lows[J % 4] = load_stream(low + 128 * J);
+            load_lows<J + 1, END>();
+        }
     }
 
     // Loads words FROM .. TO - 1 of the group at `raw`; the last group's last two are not in memory.
     template <u32 FROM, u32 TO>
     __device__ __forceinline__ void load_raw(bool last) {
         if constexpr (FROM < TO) {
-            if (FROM + 2 < L::halfwords || !last) q[FROM] = __ldcs(reinterpret_cast<const u32*>(raw + 128 * FROM));
+            if (FROM + 2 < L::halfwords || !last) q[FROM] = load_stream(raw + 128 * FROM);
             load_raw<FROM + 1, TO>(last);
         }
     }
@@ -398,10 +433,18 @@ struct Superblock {
     // several rows to answer.
     static constexpr u32 early = L::ready * L::raw / 16;
 
-    template <u32 J>
-    __device__ __forceinline__ void rows(const Tables& tables, u32 below, bool last, bool next_last) {
+    // The others. Loads have few scoreboards, and whoever waits for one of a scoreboard's loads waits for all: so they are loaded
+    // when the group's first rows have waited for the early ones, where those rows can do without them.
+    static constexpr bool late_inside = 16 * early >= 4 * L::raw || L::ready == 0;
+
+    // `between` is called when four rows are done.
+    template <u32 J, class Between>
+    __device__ __forceinline__ void rows(const Tables& tables, u32 below, bool last, bool next_last, Between between) {
         if constexpr (J < L::group) {
-            const int4 c = *reinterpret_cast<const int4*>(shared + classes + 4 * J);
+            int4 c;
+            asm volatile("ld.shared.v4.s32 {%0, %1, %2, %3}, [%4];"
+                         : "=r"(c.x), "=r"(c.y), "=r"(c.z), "=r"(c.w) : "r"(classes + 4 * J));
+            load_lows<J, (J + 4 < L::ready ? J + 4 : L::ready)>();
             row<J>(tables, below, c.x);
             row<J + 1>(tables, below, c.y);
             row<J + 2>(tables, below, c.z);
@@ -414,16 +457,22 @@ struct Superblock {
                     raw -= 128 * L::halfwords;
                 }
             }
-            rows<J + 4>(tables, below, last, next_last);
+            if constexpr (J == 0) between();
+            rows<J + 4>(tables, below, last, next_last, between);
         }
+    }
+
+    template <u32 J>
+    __device__ __forceinline__ void store(u32 values) {
+        Output<L>::template store<J>(out, values, raw_bits<L, J>(q), lows[J % 4]);
+        out += row_stride;
     }
 
     template <u32 J>
     __device__ __forceinline__ void row(const Tables& tables, u32 below, int row_class) {
         const u32 values = step<J>(tables, below, row_class);
         if constexpr (J < L::ready) {
-            Output<L>::template store<J>(out, values, raw_bits<L, J>(q), load_low<J>());
-            out += row_stride;
+            store<J>(values);
         } else {
             constexpr u32 at = (J - L::ready / per_word * per_word) / per_word;
             if constexpr (per_word == 2 && J % 2 == 1 && J != L::ready) waiting[at] |= values;
@@ -435,8 +484,8 @@ struct Superblock {
     __device__ __forceinline__ void finish() {
         if constexpr (J < L::group) {
             constexpr u32 at = (J - L::ready / per_word * per_word) / per_word;
-            Output<L>::template store<J>(out, waiting[at], raw_bits<L, J>(q), load_low<J>());
-            out += row_stride;
+            if constexpr (J == L::ready || J % 4 == 0) load_lows<J, J / 4 * 4 + 4>();
+            store<J>(waiting[at]);
             finish<J + 1>();
         }
     }
@@ -469,48 +518,63 @@ __device__ __forceinline__ void finish_stream(const Tensor& t, const Block& b, u
             continue;
         }
         const u64 element = t.out + (b.first_row + u64(row)) * t.row_stride + (u64(b.first_col) + col) * L::element;
-        if constexpr (L::head == 16) {
-            volatile u16* head = reinterpret_cast<volatile u16*>(element + L::element - 2);
-            constexpr u32 mask = ((1u << L::coded) - 1) << L::shift;
-            *head = u16((*head & ~mask) | value << L::shift);
-        } else {
-            volatile u8* head = reinterpret_cast<volatile u8*>(element + L::element - 1);
-            constexpr u32 mask = ((1u << L::coded) - 1) << L::shift;
+        constexpr u32 mask = ((1u << L::coded) - 1) << L::shift;
+        if constexpr (L::element == 1) {
+            volatile u8* head = reinterpret_cast<volatile u8*>(element);
             *head = u8((*head & ~mask) | value << L::shift);
+        } else {
+            // The word that holds the head: two elements or one. Nobody waits for what was there.
+            const u32 by = L::element == 2 ? 16 * (col & 1) : 16;
+            u32* word = reinterpret_cast<u32*>(element & ~u64(3));
+            atomicAnd(word, ~(mask << by));
+            atomicOr(word, value << L::shift << by);
         }
     }
 }
 
-// Asks for what a superblock begins with, one cache line per thread: raw field of the first group, states, stream. Earlier would be
-// too early: 4000 warps' superblocks are more than the second-level cache holds beside what is written.
+// Asks for what a superblock begins with, a cache line or two per thread: raw field of the first two groups, states, stream. Much earlier
+// would be too early: 4000 warps' superblocks are more than the second-level cache holds beside what is written.
 template <class L>
 __device__ __forceinline__ void prefetch_block(const Tensor& t, u32 words) {
     const u32 lane = lane_index();
     const u32 raw = __shfl_sync(FULL_WARP, words, 0), states = __shfl_sync(FULL_WARP, words, 1);
-    const u32 stream = __shfl_sync(FULL_WARP, words, 3), stream_words = __shfl_sync(FULL_WARP, words, 4) & 0xffff;
-    if (lane < min(L::halfwords, 12u)) prefetch(t.payload + 4 * u64(raw) + 128 * lane);
-    const u32 line = lane - 12;
-    const u64 at = line < 18 ? 4 * u64(stream) + 128 * line : 4 * u64(states) + 128 * (line - 18);
-    if (lane >= 12 && (line >= 18 || 32 * line < stream_words)) prefetch(t.payload + at);
+    const u32 stream = __shfl_sync(FULL_WARP, words, 3), lengths = __shfl_sync(FULL_WARP, words, 4);
+    const u32 rows = __shfl_sync(FULL_WARP, words, 5) >> 16;
+    if (lane < L::halfwords * min(rows / L::group, 2u)) prefetch(t.payload + 4 * u64(raw) + 128 * lane);
+    // The stream may begin within a line, hence one more; two lines of states.
+    constexpr u32 stream_lines = RING / 128 + 1;
+    const u64 at = lane < stream_lines ? 4 * u64(stream) + 128 * lane : 4 * u64(states) + 128 * (lane - stream_lines);
+    if (lane < stream_lines + 2 && (lane >= stream_lines || 32 * lane < (lengths & 0xffff))) prefetch(t.payload + at);
 }
 
-// Writes the classes of up to CLASS_ROWS rows to shared memory, as the step adds them.
-__device__ __forceinline__ void stage_classes(const Tensor& t, u32 row, u32 rows, u32 area, u32 shift) {
-    u32 classes[2] = {0, 0};
-    if (t.row_classes != 0) {
-        const u8* at = reinterpret_cast<const u8*>(t.row_classes) + row + lane_index();
-#pragma unroll
-        for (u32 i = 0; i < 2; ++i) {
-            if (lane_index() + WARP * i < rows) classes[i] = __ldg(at + WARP * i);
-        }
+// Fetches the classes of up to CLASS_ROWS rows, a multiple of 16, to shared memory, without waiting for them. All threads have read
+// what was there. Registers would do, but then the compiler waits for these loads before it begins the others.
+__device__ __forceinline__ void fetch_classes(const Tensor& t, u32 row, u32 rows, u32 address) {
+    const u32 at = 4 * lane_index();
+    if (t.row_classes != 0 && at < min(rows, CLASS_ROWS)) {
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(address + at), "l"(t.row_classes + row + at) : "memory");
     }
+}
+
+// Makes words of the fetched bytes, as the step adds them.
+__device__ __forceinline__ void expand_classes(const Tensor& t, u32 address, u32 shift) {
+    u32 classes[CLASS_ROWS / WARP];
 #pragma unroll
-    for (u32 i = 0; i < 2; ++i) *reinterpret_cast<u32*>(shared + area + 4 * (lane_index() + WARP * i)) = classes[i] << shift;
+    for (u32 i = 0; i < CLASS_ROWS / WARP; ++i) {
+        asm volatile("ld.shared.u8 %0, [%1];" : "=r"(classes[i]) : "r"(address + lane_index() + WARP * i));
+    }
+    __syncwarp();
+#pragma unroll
+    for (u32 i = 0; i < CLASS_ROWS / WARP; ++i) {
+        const u32 word = t.row_classes != 0 ? classes[i] << shift : 0;
+        asm volatile("st.shared.u32 [%0], %1;" ::"r"(address + 4 * (lane_index() + WARP * i)), "r"(word) : "memory");
+    }
+    __syncwarp();
 }
 
 template <class L>
-__device__ __forceinline__ void decode_full(
-    const Tensor& t, u32 words, u32 next, bool more, const Tables& tables, u32 below, u32 warp_offset) {
+__device__ __forceinline__ u32 decode_full(
+    const Tensor& t, u32 words, u32 next, const Tables& tables, u32 below, u32 warp_offset) {
     const u32 lane = lane_index();
     const Block b = to_block(words);
     const u64 payload = t.payload;
@@ -518,19 +582,21 @@ __device__ __forceinline__ void decode_full(
     const bool packed = b.base != PLAIN_STATES;
     const u32 first_row = b.first_row, b_rows = b.rows;
 
+    // All loads first: the compiler puts nothing between the copies to shared memory and the wait for them.
     Superblock<L> s;
-    s.feed.start(u32(__cvta_generic_to_shared(shared)) + warp_offset, payload + 4 * u64(b.stream), length);
     s.raw = payload + 4 * u64(b.raw) + 4 * lane;
     s.template load_raw<0, L::halfwords>(b.rows == L::group);
-    const u32* states = reinterpret_cast<const u32*>(payload + 4 * u64(b.states)) + lane;
-    const u32 stored0 = __ldcs(states), stored1 = __ldcs(states + 32);
+    const u64 states = payload + 4 * u64(b.states) + 4 * lane;
+    const u32 stored0 = load_stream(states), stored1 = load_stream(states + 128);
     s.class0 = s.class1 = 0;
     if (t.col_classes != 0) {
-        const signed char* classes = reinterpret_cast<const signed char*>(t.col_classes + b.first_col) + 2 * lane;
-        s.class0 = __ldg(classes) << (tables.p + 2);
-        s.class1 = __ldg(classes + 1) << (tables.p + 2);
+        const u64 classes = t.col_classes + b.first_col + 2 * lane;
+        asm volatile("ld.global.nc.s8 %0, [%1];" : "=r"(s.class0) : "l"(classes));
+        asm volatile("ld.global.nc.s8 %0, [%1];" : "=r"(s.class1) : "l"(classes + 1));
     }
-    const u32 class_area = warp_offset + RING + MIRROR;
+    s.feed.start(tables.address + warp_offset, payload + 4 * u64(b.stream), length);
+    const u32 class_area = tables.address + warp_offset + RING + MIRROR;
+    fetch_classes(t, first_row, b_rows, class_area);
     s.row_stride = t.row_stride;
     s.out = t.out + u64(b.first_row) * t.row_stride + u64(b.first_col + 2 * lane) * L::element;
     s.low = payload + 4 * u64(b.low) + 4 * lane;
@@ -542,25 +608,39 @@ __device__ __forceinline__ void decode_full(
     u32 tops = (stored0 & 0x80000000u) | (stored1 >> 1 & 0x40000000u);
     if (s.x0 < STATE_LOW || s.x1 < STATE_LOW) tops |= CORRUPT;
 
-    u32 position = 0, staged = 0;
+    // Everything is under way; only now somebody waits.
+    s.class0 <<= tables.p;
+    s.class1 <<= tables.p;
+    s.feed.wait();
+    s.classes = class_area;
+    expand_classes(t, class_area, tables.p);
+
+    u32 position = 0, staged = 0, next_words = 0;
 #pragma unroll 1
     for (u32 row = 0; row < b.rows; row += L::group) {
         const bool last = row + L::group >= b.rows;
-        if (row % CLASS_ROWS == 0) {
-            __syncwarp();  // all threads have read the previous classes
-            stage_classes(t, first_row + row, b_rows - row, class_area, tables.p + 2);
-            s.classes = class_area;
-            if (row == 0) s.feed.wait();
+        if (row % CLASS_ROWS == 0 && row != 0) {
             __syncwarp();
+            fetch_classes(t, first_row + row, b_rows - row, class_area);
+            s.feed.wait();
+            expand_classes(t, class_area, tables.p);
+            s.classes = class_area;
         }
         // What later groups read from memory.
         if constexpr (L::element == 4) {
             if (!last && lane < L::group) prefetch(s.low - 4 * lane + 128 * (L::group + lane));
         }
-        if (last && more) prefetch_block<L>(t, next);
-
         const bool next_last = row + 2 * L::group >= b.rows;
-        s.template rows<0>(tables, below, last, next_last);
+        s.template rows<0>(tables, below, last, next_last, [&] {
+            if (row == 0 && next != NONE) next_words = load_block_words(t, next);
+            if (last && next != NONE) prefetch_block<L>(t, next_words);
+            if constexpr (L::halfwords > 0) {
+                if (row + 2 * L::group < b.rows && lane < L::halfwords) prefetch(s.raw + 256 * L::halfwords + 124 * lane);
+            }
+            if constexpr (Superblock<L>::late_inside) {
+                if (row != 0) s.template load_raw<Superblock<L>::early, L::halfwords>(last);
+            }
+        });
 
         if (last) {
             position = s.feed.position(length);
@@ -602,23 +682,26 @@ __device__ __forceinline__ void decode_full(
         s.classes += 4 * L::group;
         s.low += 128 * L::group;
         s.raw += 128 * L::halfwords;
-        if (!last) s.template load_raw<Superblock<L>::early, L::halfwords>(next_last);
+        if constexpr (!Superblock<L>::late_inside) {
+            if (!last) s.template load_raw<Superblock<L>::early, L::halfwords>(next_last);
+        }
     }
     // Once more from its words, so that it takes no registers in between.
     const Block again = to_block(words);
     if ((tops & 3) != 0) fail(t, again, tops & TRUNCATED ? TRUNCATED : CORRUPT);
     finish_stream<L>(t, again, position, length, staged);
+    return next_words;
 }
 
 // The tables of the fast path.
 template <class L>
 __device__ __forceinline__ void load_tables(const Tensor& t) {
     if (t.entries == 0) return expand_tables(t, 32 - L::value_bit, L::value_bit);
-    const uint4* from = reinterpret_cast<const uint4*>(t.entries);
-    uint4* to = reinterpret_cast<uint4*>(shared);
-    const u32 count = t.contexts << t.table_bits >> 2;
-#pragma unroll 4
-    for (u32 i = threadIdx.x; i < count; i += blockDim.x) to[i] = __ldg(from + i);
+    // Copied, so that all of them are under way at once.
+    const u32 to = u32(__cvta_generic_to_shared(shared)), bytes = t.contexts << t.table_bits << 2;
+    for (u32 at = 16 * threadIdx.x; at < bytes; at += 16 * blockDim.x) {
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + at), "l"(t.entries + at) : "memory");
+    }
 }
 
 template <class L>
@@ -627,11 +710,12 @@ __device__ __forceinline__ void decode_batch(const Batch& batch) {
     for_each_block(
         batch, [](const Tensor& t, u32 words) { prefetch_block<L>(t, words); },
         [](const Tensor& t) { load_tables<L>(t); },
-        [&](const Tensor& t, u32 words, u32 next, bool more) {
+        [&](const Tensor& t, u32 words, u32 next) {
             const u32 p = t.table_bits;
-            const Tables tables = {p, ((1u << p) - 1) << 2, int((t.contexts - 1) << (p + 2))};
+            const Tables tables = {
+                __shfl_sync(FULL_WARP, u32(__cvta_generic_to_shared(shared)), 0), p, (1u << p) - 1, int((t.contexts - 1) << p)};
             const u32 warp_offset = (t.contexts << (p + 2)) + warp_index() * WARP_BYTES;
-            decode_full<L>(t, words, next, more, tables, below, warp_offset);
+            return decode_full<L>(t, words, next, tables, below, warp_offset);
         });
 }
 

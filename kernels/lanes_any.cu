@@ -201,5 +201,8 @@ extern "C" __global__ void __launch_bounds__(512, 1)
 wcodec_lanes_any(const __grid_constant__ Batch batch) {
     for_each_block(
         batch, [](const Tensor&, u32) {}, [](const Tensor& t) { expand_tables(t, 32 - t.table_bits, t.table_bits); },
-        [](const Tensor& t, u32 words, u32, bool) { decode_any(t, to_block(words)); });
+        [](const Tensor& t, u32 words, u32 next) {
+            decode_any(t, to_block(words));
+            return next == NONE ? 0 : load_block_words(t, next);
+        });
 }

@@ -379,7 +379,9 @@ fn prepare(t: &LanesTensor<'_>, starts: &[usize]) -> Result<Uploaded, CudaError>
                 if (!carries && entry.base != PLAIN_STATES) || usize::from(entry.patches) * PATCH_BYTES > stream_bytes {
                     return Err(CudaError::CorruptSuperblock { superblock: number as u64 });
                 }
-                let is_fast = has_fast_path && shape.cols() == LANES && shape.rows().is_multiple_of(group);
+                // The fast path fetches row classes four at a time.
+                let aligned = (strip * t.block_rows).is_multiple_of(4);
+                let is_fast = has_fast_path && aligned && shape.cols() == LANES && shape.rows().is_multiple_of(group);
                 let to = if is_fast { &mut fast } else { &mut others };
                 for at in [raw_at, states_at, low_at, stream_at] {
                     to.extend_from_slice(&words_at(at)?.to_ne_bytes());

@@ -47,7 +47,7 @@ pub const INTEGER: Module = Module {
 /// `kernels/lanes_8bit.cu`.
 pub const LANES_8BIT: Module = Module {
     name: "lanes_8bit",
-    source_sha256: "149b4f40ae541eac4943ae1157bd3c81d18839921145de9d941b74b00921c1cb",
+    source_sha256: "cd4db053659c4f8a984c1aba7d7fd72facb567e47ab1918cdc595bcc7b7f6b47",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_8bit.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_8bit.compute_90.ptx") },
@@ -57,14 +57,14 @@ pub const LANES_8BIT: Module = Module {
 /// `kernels/lanes_any.cu`.
 pub const LANES_ANY: Module = Module {
     name: "lanes_any",
-    source_sha256: "5eb6fa5df911b2affdc6a3a99804a874e9c32bb7aad087d83182962b59f413f6",
+    source_sha256: "0264c1c0a77955a384022961255706b6a3930b3f08deed85371ebdaefcdf5638",
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/lanes_any.compute_80.ptx") }],
 };
 
 /// `kernels/lanes_bf16.cu`.
 pub const LANES_BF16: Module = Module {
     name: "lanes_bf16",
-    source_sha256: "752747a37bc09d5318d2c2934c8b6cb57a84aebbab842fb37f151268b8b67717",
+    source_sha256: "b92a2d047917e2c5dc036f93b0b812a391b891af88e7c7c16505563ac08dcd95",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_bf16.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_bf16.compute_90.ptx") },
@@ -74,7 +74,7 @@ pub const LANES_BF16: Module = Module {
 /// `kernels/lanes_f16.cu`.
 pub const LANES_F16: Module = Module {
     name: "lanes_f16",
-    source_sha256: "4421f68a18d7637a77e0a10c5b676221f2f20e5afb27da0e7496ca59fc664aef",
+    source_sha256: "957f93957c2bc6e4645fb2366ec72d846d6c4766a31a9e206cbb28e2aaecb9c0",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_f16.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_f16.compute_90.ptx") },
@@ -84,7 +84,7 @@ pub const LANES_F16: Module = Module {
 /// `kernels/lanes_f32.cu`.
 pub const LANES_F32: Module = Module {
     name: "lanes_f32",
-    source_sha256: "eb3888f06c0aba52a301bb936491f295ffee795554f867c30d8270445be97649",
+    source_sha256: "72332b6b9ea1c7ee67b0db5af24c82280322c56ece54eeb2beaee4fc77f6e4e0",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_f32.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_f32.compute_90.ptx") },
