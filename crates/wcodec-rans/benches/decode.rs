@@ -104,6 +104,7 @@ impl Tensor {
                     },
                     offset: (i * COLS + j) * self.element_bytes,
                     low: &self.low,
+                    readable: &[],
                 }
             })
             .collect()

@@ -89,12 +89,14 @@ pub fn decode(bytes: &[u8], count: usize, table: &FrequencyTable) -> Result<Vec<
 
 /// Most bytes that the adaptive form of [`compress`] is tried on: it costs tens of nanoseconds a byte.
 const ADAPTIVE_BYTES: usize = 256;
+/// Bytes of data that have to save one byte, for the adaptive form to be worth its time.
+const ADAPTIVE_GAIN: usize = 8;
 
 const STORED: u8 = 0;
 const CODED: u8 = 1;
 const ADAPTIVE: u8 = 2;
 
-/// Compresses bytes in the form that is smallest: stored, with a table of their own, or, up to 256 bytes, adaptively. A flag byte says
+/// Compresses bytes in the form that is smallest: stored, with a table of their own, or, up to 256 bytes, adaptively where that saves much. A flag byte says
 /// which. Never more than one byte longer than the input.
 pub fn compress(data: &[u8]) -> Vec<u8> {
     let mut best = vec![STORED];
@@ -102,18 +104,18 @@ pub fn compress(data: &[u8]) -> Vec<u8> {
     if data.is_empty() {
         return best;
     }
-    let mut consider = |flag: u8, body: Vec<u8>| {
-        if body.len() + 1 < best.len() {
+    let mut consider = |flag: u8, body: Vec<u8>, least: usize| {
+        if body.len() + 1 + least < best.len() {
             best.clear();
             best.push(flag);
             best.extend(body);
         }
     };
     if let Some(coded) = try_compress(data) {
-        consider(CODED, coded);
+        consider(CODED, coded, 0);
     }
     if data.len() <= ADAPTIVE_BYTES {
-        consider(ADAPTIVE, adaptive::encode_bytes(data));
+        consider(ADAPTIVE, adaptive::encode_bytes(data), data.len() / ADAPTIVE_GAIN);
     }
     best
 }

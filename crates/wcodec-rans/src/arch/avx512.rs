@@ -12,9 +12,9 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-use super::plan::{Full, Output, Plan, RING, ROW_WINDOW, scatter};
+use super::plan::{Full, Output, Plan, ROW_WINDOW, scatter};
 use super::registers::{Registers, SUMS};
-use crate::superblock::{DecodeTables, GROUP_ROWS, Target};
+use crate::superblock::{DecodeTables, GROUP_ROWS, MAX_ROWS, Target};
 use crate::{LANES, STATE_LOW};
 
 /// Proof that the CPU has every feature this module is compiled for.
@@ -71,6 +71,48 @@ struct Constants {
     columns: __m512i,
 }
 
+/// Indices for permutations.
+struct Orders {
+    /// See [`Constants::spread`].
+    spread: [[u8; 64]; 2],
+    /// See [`Constants::columns`].
+    columns: [u8; 64],
+    /// Halfwords 2i + k of two vectors.
+    split: [[u16; 32]; 2],
+    /// Halfwords i + 16·k of one vector and of another, in turn.
+    pairs: [[u16; 32]; 2],
+    /// Byte 4w + q: low bytes of halfwords w, 16 + w of one vector, then of another.
+    quads: [u8; 64],
+    /// The halfword's first bit within its 64.
+    bits: [u8; 64],
+}
+
+const ORDERS: Orders = {
+    let mut o = Orders {
+        spread: [[0; 64]; 2],
+        columns: [0; 64],
+        split: [[0; 32]; 2],
+        pairs: [[0; 32]; 2],
+        quads: [0; 64],
+        bits: [0; 64],
+    };
+    let mut i = 0;
+    while i < 32 {
+        let mut half = 0;
+        while half < 2 {
+            o.spread[i / 16][4 * (i % 16) + 2 + half] = (2 * i + half) as u8;
+            o.columns[2 * i + half] = (4 * (i % 16) + i / 16 + 2 * half) as u8;
+            o.split[half][i] = (2 * i + half) as u16;
+            o.pairs[half][i] = ((i / 2 + 16 * half) | ((i & 1) << 5)) as u16;
+            o.quads[2 * i + half] = (2 * (i / 2) + 32 * half + 64 * (i & 1)) as u8;
+            o.bits[2 * i + half] = (16 * (i % 4)) as u8;
+            half += 1;
+        }
+        i += 1;
+    }
+    o
+};
+
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
 fn constants(tables: &DecodeTables, plan: &Plan) -> Constants {
@@ -85,13 +127,6 @@ fn constants(tables: &DecodeTables, plan: &Plan) -> Constants {
     let (copies, places) =
         if plan.output.narrow() { (0x0101_0101, [0, 8, 16, 24]) } else { (0x0001_0001, [0, 0, 16, 16]) };
     let turn = |v: usize| fill((places[v] + shift - p).rem_euclid(32) as u32);
-    let (mut spread, mut columns) = ([[0u8; 64]; 2], [0u8; 64]);
-    for i in 0..32 {
-        for half in 0..2 {
-            spread[i / 16][4 * (i % 16) + 2 + half] = (2 * i + half) as u8;
-            columns[2 * i + half] = (4 * (i % 16) + i / 16 + 2 * half) as u8;
-        }
-    }
     Constants {
         slot_mask: fill((1 << p) - 1),
         state_shift: fill(p as u32),
@@ -104,8 +139,8 @@ fn constants(tables: &DecodeTables, plan: &Plan) -> Constants {
         wide: tables.registers().is_none() && value != coded,
         raw_turn: fill(u32::from(layout.sign())),
         sign_mask: fill(if layout.sign() { 0x8080_8080 } else { 0 }),
-        spread: [load(&spread[0]), load(&spread[1])],
-        columns: load(&columns),
+        spread: [load(&ORDERS.spread[0]), load(&ORDERS.spread[1])],
+        columns: load(&ORDERS.columns),
     }
 }
 
@@ -147,7 +182,86 @@ fn by_size<const N: usize, const VECTORS: usize, const WIDE: bool>(
 /// Instead of a number of vectors: no byte tables.
 const GATHER: usize = 0;
 
-type Values = [MaybeUninit<[__m512i; 2]>; RING];
+/// A superblock's value words, row by row.
+type Values = [MaybeUninit<[__m512i; 2]>; MAX_ROWS];
+
+/// Decodes one symbol per lane and refills the states, halves of states in 16-bit lanes. Gives value words.
+///
+/// `sums` are the lanes' row plus column classes. With x = state, slot = x mod 2^P: bucket and place say symbol and bias as
+/// [`crate::alias`] explains; then freq·(x >> P) + bias in halves, with one carry. A macro, since states must stay in registers and a
+/// function of two call sites is not inlined.
+macro_rules! register_step {
+    ($t:expr, $states:expr, $sums:expr, $stream:expr, $position:expr, $careful:literal) => {{
+        /// The low bytes of all halfwords.
+        const LOW: u64 = 0x5555_5555_5555_5555;
+        let mut values = $sums;
+        for h in 0..2 {
+            let (low, high) = ($states[h], $states[2 + h]);
+            let start = _mm512_permutexvar_epi16($sums[h], $t.starts);
+            let own = _mm512_multishift_epi64_epi8($t.bucket_bits, low);
+            let index = select($t.bucket_mask, own, start);
+            let mut tops = [0; 2];
+            if VECTORS > 2 {
+                tops[0] = _mm512_movepi8_mask(index);
+            }
+            if VECTORS > 4 {
+                tops[1] = _mm512_movepi8_mask(_mm512_permutexvar_epi16($sums[h], $t.high_starts));
+            }
+            let place = _mm512_and_si512(low, $t.place_mask);
+            let divide = _mm512_maskz_mov_epi8(LOW, LookUp::bytes::<VECTORS>(&$t.tables.divide, index, tops));
+            let aliased = _mm512_cmpge_epu16_mask(place, divide);
+            let alias = LookUp::bytes::<VECTORS>(&$t.tables.alias, index, tops);
+            let adjust = _mm512_mask_mov_epi8(
+                LookUp::bytes::<VECTORS>(&$t.tables.adjust[1], index, tops),
+                LOW,
+                LookUp::bytes::<VECTORS>(&$t.tables.adjust[0], index, tops),
+            );
+            let bias = _mm512_mask_add_epi16(place, aliased, place, adjust);
+            let symbol = _mm512_mask_mov_epi16(index, aliased, alias);
+            if WIDE {
+                tops[0] = _mm512_movepi8_mask(symbol);
+            }
+            let freq = _mm512_mask_mov_epi8(
+                LookUp::bytes::<VECTORS>(&$t.tables.freq[1], symbol, tops),
+                LOW,
+                LookUp::bytes::<VECTORS>(&$t.tables.freq[0], symbol, tops),
+            );
+            values[h] = if WIDE {
+                let (vectors, _) = $t.tables.distances.as_chunks::<64>();
+                let two = |k: usize| _mm512_permutex2var_epi8(load(&vectors[k]), symbol, load(&vectors[k + 1]));
+                let distance = _mm512_maskz_mov_epi8(LOW, _mm512_mask_mov_epi8(two(0), tops[0], two(2)));
+                _mm512_sll_epi16(_mm512_add_epi16(distance, $t.first), $t.shift)
+            } else {
+                _mm512_permutex2var_epi16($t.values[0], symbol, $t.values[1])
+            };
+            if $t.tables.shifted {
+                let nonzero = _mm512_test_epi16_mask(values[h], values[h]);
+                let shift = _mm512_permutexvar_epi16($sums[h], $t.shifts);
+                values[h] = _mm512_mask_add_epi16(values[h], nonzero, values[h], shift);
+            }
+
+            let quotient = _mm512_shrdv_epi16(low, high, $t.table_bits);
+            let product = _mm512_mullo_epi16(freq, quotient);
+            let next_low = _mm512_add_epi16(product, bias);
+            let carry = _mm512_cmplt_epu16_mask(next_low, bias);
+            let next_high = _mm512_add_epi16(
+                _mm512_mulhi_epu16(freq, quotient),
+                _mm512_mullo_epi16(freq, _mm512_srlv_epi16(high, $t.table_bits)),
+            );
+            let next_high = _mm512_mask_sub_epi16(next_high, carry, next_high, _mm512_set1_epi16(-1));
+            let short = _mm512_testn_epi16_mask(next_high, next_high);
+            $states[2 + h] = _mm512_mask_mov_epi16(next_high, short, next_low);
+            $states[h] = _mm512_mask_expand_epi16(next_low, short, window::<$careful>($stream, *$position));
+            *$position += 2 * short.count_ones() as usize;
+        }
+        if NARROW {
+            [_mm512_permutex2var_epi8(values[0], $t.join[0], values[1]), _mm512_setzero_si512()]
+        } else {
+            let pair = |k: usize| _mm512_permutex2var_epi16(values[0], $t.join[k], values[1]);
+            [pair(0), pair(1)]
+        }
+    }};
+}
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
 fn superblocks<const N: usize, const VECTORS: usize, const WIDE: bool, const NARROW: bool>(
@@ -157,85 +271,189 @@ fn superblocks<const N: usize, const VECTORS: usize, const WIDE: bool, const NAR
     target: &mut Target<'_>,
 ) -> Option<[usize; N]> {
     let c = constants(tables, plan);
-    let looked_up =
-        if VECTORS == GATHER { None } else { Some(LookUp::new(tables.registers()?, plan, tables.table_bits())) };
-    let entries = if VECTORS == GATHER { Entries::new(tables) } else { Entries(&[]) };
-    let mut positions = [0usize; N];
     let mut states = [[_mm512_setzero_si512(); 4]; N];
-    let mut cols = [[_mm512_setzero_si512(); 4]; N];
-    let mut clamped = false;
     for b in 0..N {
         states[b] = first_states(&blocks[b])?;
-        if VECTORS == GATHER {
-            cols[b] = column_contexts(&blocks[b], tables.table_bits());
-        } else {
-            states[b] = split(&states[b]);
-            [cols[b][0], cols[b][1]] = column_classes(&blocks[b]);
-            clamped |= !sums_fit(&blocks[b]);
-        }
     }
-    let mut ring: [Values; N] = [[MaybeUninit::uninit(); RING]; N];
-
-    for i in 0..plan.rows {
-        if let Some(row) = i.checked_sub(plan.delay) {
-            let (first, bit, last) = plan.raw_position(row);
-            each!(N, b, {
-                // SAFETY: `row` was written `delay` ≤ RING rounds ago.
-                let values = unsafe { ring[b][row % RING].assume_init() };
-                let codes = if plan.raw_bits == 0 {
-                    [_mm512_setzero_si512(); 2]
-                } else if first == last {
-                    turn_codes::<NARROW>(&c, raw_words(&blocks[b], first), bit)
-                } else {
-                    join_codes::<NARROW>(&c, raw_words(&blocks[b], first), raw_words(&blocks[b], last), bit)
-                };
-                store_row::<NARROW>(&c, plan.output, values, codes, &blocks[b], row, target);
-            });
-        }
-        let whole = (0..N).all(|b| blocks[b].stream.len() >= positions[b] + ROW_WINDOW);
-        each!(N, b, {
-            let (stream, position) = (blocks[b].stream, &mut positions[b]);
-            let class = i32::from(blocks[b].rows[i]);
-            let values = if let Some(t) = &looked_up {
-                let sums = class_sums(t, clamped, &cols[b], class);
-                if whole {
-                    register_step::<VECTORS, WIDE, NARROW, false>(t, &mut states[b], sums, stream, position)
-                } else {
-                    register_step::<VECTORS, WIDE, NARROW, true>(t, &mut states[b], sums, stream, position)
-                }
-            } else {
-                let class = class << tables.table_bits();
-                if whole {
-                    gather_step::<NARROW, false>(&c, entries, &mut states[b], &cols[b], class, stream, position)
-                } else {
-                    gather_step::<NARROW, true>(&c, entries, &mut states[b], &cols[b], class, stream, position)
-                }
-            };
-            ring[b][i % RING].write(values);
-            prefetch(plan, &blocks[b], i, positions[b], target);
-        });
+    let mut positions = [0usize; N];
+    let mut values: [Values; N] = [[MaybeUninit::uninit(); MAX_ROWS]; N];
+    if VECTORS == GATHER {
+        gather_rows::<N, NARROW>(&c, tables, plan, blocks, &mut states, &mut positions, &mut values, target);
+    } else {
+        let t = LookUp::new(tables.registers()?, plan, tables.table_bits());
+        register_rows::<N, VECTORS, WIDE, NARROW>(&t, plan, blocks, &mut states, &mut positions, &mut values, target);
     }
-
     for b in 0..N {
-        if VECTORS != GATHER {
-            states[b] = unsplit(&states[b]);
-        }
         let tails = carried(&states[b], &blocks[b], plan, &mut positions[b])?;
-        for row in plan.rows - plan.delay..plan.rows {
-            // SAFETY: the last `delay` ≤ RING rounds wrote the last `delay` rows.
-            let values = unsafe { ring[b][row % RING].assume_init() };
-            let (first, bit, last) = plan.raw_position(row);
-            let words =
-                |k: usize| if k < plan.stored { raw_words(&blocks[b], k) } else { tails[(k - plan.stored) & 1] };
-            let codes = match plan.raw_bits {
-                0 => [_mm512_setzero_si512(); 2],
-                _ if first == last => turn_codes::<NARROW>(&c, words(first), bit),
-                _ => join_codes::<NARROW>(&c, words(first), words(last), bit),
-            };
-            store_row::<NARROW>(&c, plan.output, values, codes, &blocks[b], row, target);
+        let block = &blocks[b];
+        match plan.raw_bits {
+            _ if !plan.rows.is_multiple_of(GROUP_ROWS) => {
+                join_rows::<NARROW, ANY_BITS>(&c, plan, block, &values[b], &tails, target);
+            }
+            6 if !NARROW => join_rows::<NARROW, 6>(&c, plan, block, &values[b], &tails, target),
+            7 if !NARROW => join_rows::<NARROW, 7>(&c, plan, block, &values[b], &tails, target),
+            9 if !NARROW => join_rows::<NARROW, 9>(&c, plan, block, &values[b], &tails, target),
+            _ => join_rows::<NARROW, ANY_BITS>(&c, plan, block, &values[b], &tails, target),
         }
     }
     Some(positions)
+}
+
+/// Decodes the symbols of all rows by [`register_step`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn register_rows<const N: usize, const VECTORS: usize, const WIDE: bool, const NARROW: bool>(
+    t: &LookUp<'_>,
+    plan: &Plan,
+    blocks: &[Full<'_>; N],
+    states: &mut [[__m512i; 4]; N],
+    positions: &mut [usize; N],
+    values: &mut [Values; N],
+    target: &Target<'_>,
+) {
+    let mut halves = [[_mm512_setzero_si512(); 4]; N];
+    let mut cols = [[_mm512_setzero_si512(); 2]; N];
+    let mut ordinary = true;
+    for b in 0..N {
+        halves[b] = split(&states[b]);
+        cols[b] = column_classes(&blocks[b]);
+        ordinary &= sums_fit(&blocks[b]);
+    }
+    let mut i = 0;
+    while i < plan.rows {
+        // Rows for which every stream has words enough, whatever they take.
+        let left = (0..N).map(|b| blocks[b].readable.len().saturating_sub(positions[b]) / ROW_WINDOW).min();
+        let rows = if ordinary { left.unwrap_or(0).min(plan.rows - i) } else { 0 };
+        let mut at = *positions;
+        for i in i..i + rows {
+            each!(N, b, {
+                let row = _mm512_set1_epi16(i16::from(blocks[b].rows[i]));
+                let sums = [_mm512_add_epi16(cols[b][0], row), _mm512_add_epi16(cols[b][1], row)];
+                let position = &mut at[b];
+                values[b][i].write(register_step!(t, halves[b], sums, blocks[b].readable, position, false));
+                prefetch(plan, &blocks[b], i, at[b], target);
+            });
+        }
+        *positions = at;
+        i += rows;
+        if i < plan.rows {
+            for b in 0..N {
+                let row = i16::from(blocks[b].rows[i]);
+                let (stream, position) = (blocks[b].readable, &mut positions[b]);
+                let row = careful_row::<VECTORS, WIDE, NARROW>(t, &mut halves[b], &cols[b], row, stream, position);
+                values[b][i].write(row);
+            }
+            i += 1;
+        }
+    }
+    for b in 0..N {
+        states[b] = unsplit(&halves[b]);
+    }
+}
+
+/// One row where the stream may end, or where sums of classes lie outside of [`SUMS`].
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn careful_row<const VECTORS: usize, const WIDE: bool, const NARROW: bool>(
+    t: &LookUp<'_>,
+    halves: &mut [__m512i; 4],
+    cols: &[__m512i; 2],
+    row: i16,
+    stream: &[u8],
+    position: &mut usize,
+) -> [__m512i; 2] {
+    let sum = |col| _mm512_add_epi16(col, _mm512_set1_epi16(row));
+    let clamp = |sum| _mm512_min_epi16(_mm512_max_epi16(sum, t.lowest), t.highest);
+    let sums = [clamp(sum(cols[0])), clamp(sum(cols[1]))];
+    register_step!(t, halves, sums, stream, position, true)
+}
+
+/// Decodes the symbols of all rows by [`gather_step`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[expect(clippy::too_many_arguments, reason = "the parts of one loop")]
+fn gather_rows<const N: usize, const NARROW: bool>(
+    c: &Constants,
+    tables: &DecodeTables,
+    plan: &Plan,
+    blocks: &[Full<'_>; N],
+    states: &mut [[__m512i; 4]; N],
+    positions: &mut [usize; N],
+    values: &mut [Values; N],
+    target: &Target<'_>,
+) {
+    let entries = Entries::new(tables);
+    let mut cols = [[_mm512_setzero_si512(); 4]; N];
+    for b in 0..N {
+        cols[b] = column_contexts(&blocks[b], tables.table_bits());
+    }
+    let (mut x, mut at) = (*states, *positions);
+    for i in 0..plan.rows {
+        let whole = (0..N).all(|b| blocks[b].readable.len() >= at[b] + ROW_WINDOW);
+        each!(N, b, {
+            let (stream, position) = (blocks[b].readable, &mut at[b]);
+            let class = i32::from(blocks[b].rows[i]) << tables.table_bits();
+            let row = if whole {
+                gather_step::<NARROW, false>(c, entries, &mut x[b], &cols[b], class, stream, position)
+            } else {
+                gather_step::<NARROW, true>(c, entries, &mut x[b], &cols[b], class, stream, position)
+            };
+            values[b][i].write(row);
+            prefetch(plan, &blocks[b], i, at[b], target);
+        });
+    }
+    (*states, *positions) = (x, at);
+}
+
+/// Instead of a number of raw bits: whatever the plan says, and any number of rows.
+const ANY_BITS: usize = usize::MAX;
+
+/// Joins all rows of value words with their raw codes and writes them. With BITS known, all positions in a group of rows are.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn join_rows<const NARROW: bool, const BITS: usize>(
+    c: &Constants,
+    plan: &Plan,
+    block: &Full<'_>,
+    values: &Values,
+    tails: &[[__m512i; 2]; 2],
+    target: &mut Target<'_>,
+) {
+    let r = if BITS == ANY_BITS { plan.raw_bits } else { BITS };
+    let words = |k: usize| if k < plan.stored { raw_words(block, k) } else { tails[(k - plan.stored) & 1] };
+    for group in (0..plan.rows).step_by(GROUP_ROWS) {
+        let rows = if BITS == ANY_BITS { GROUP_ROWS.min(plan.rows - group) } else { GROUP_ROWS };
+        let first = r * (group / GROUP_ROWS);
+        if BITS != ANY_BITS && first + BITS <= plan.stored {
+            // All halfwords of the group are stored.
+            let raw = &block.raw[128 * first..128 * (first + BITS)];
+            let words = |k: usize| halves_of(raw[128 * k..128 * k + 128].first_chunk().expect("128 bytes"));
+            for i in 0..GROUP_ROWS {
+                let (k, bit) = (BITS * i / 16, BITS * i % 16);
+                let codes = if bit + BITS <= 16 {
+                    turn_codes::<NARROW>(c, words(k), bit)
+                } else {
+                    join_codes::<NARROW>(c, words(k), words(k + 1), bit)
+                };
+                // SAFETY: all rows have been written.
+                let values = unsafe { values[group + i].assume_init() };
+                store_row::<NARROW>(c, plan.output, values, codes, block, group + i, target);
+            }
+            continue;
+        }
+        for i in 0..rows {
+            let codes = if r == 0 {
+                [_mm512_setzero_si512(); 2]
+            } else {
+                let (k, bit) = (first + r * i / 16, r * i % 16);
+                if bit + r <= 16 {
+                    turn_codes::<NARROW>(c, words(k), bit)
+                } else {
+                    join_codes::<NARROW>(c, words(k), words(k + 1), bit)
+                }
+            };
+            // SAFETY: all rows have been written.
+            let values = unsafe { values[group + i].assume_init() };
+            store_row::<NARROW>(c, plan.output, values, codes, block, group + i, target);
+        }
+    }
 }
 
 /// What the steps in registers need: the byte tables and vectors that no row changes.
@@ -262,15 +480,10 @@ impl<'a> LookUp<'a> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
     fn new(tables: &'a Registers, plan: &Plan, table_bits: u32) -> Self {
-        let join = |first: usize| std::array::from_fn::<u16, 32, _>(|i| ((i / 2 + first) | ((i & 1) << 5)) as u16);
-        // Byte 4w + q of a narrow value word: lane w, 16 + w, 32 + w, 48 + w.
-        let narrow: [u8; 64] = std::array::from_fn(|i| (2 * (i / 4) + [0, 32, 64, 96][i % 4]) as u8);
         let width_bits = table_bits - tables.bucket_bits;
-        let mut bucket_bits = [0u8; 64];
-        bucket_bits.iter_mut().enumerate().for_each(|(i, at)| *at = (16 * (i / 2 % 4)) as u8 + width_bits as u8);
         Self {
             tables,
-            bucket_bits: load(&bucket_bits),
+            bucket_bits: _mm512_add_epi8(load(&ORDERS.bits), _mm512_set1_epi8(width_bits as i8)),
             bucket_mask: _mm512_set1_epi8(((1u32 << tables.bucket_bits) - 1) as i8),
             place_mask: _mm512_set1_epi16(((1u32 << width_bits) - 1) as i16),
             starts: load_words(&tables.tables),
@@ -286,9 +499,9 @@ impl<'a> LookUp<'a> {
             highest: _mm512_set1_epi16(*SUMS.end() as i16),
             shift: _mm_cvtsi32_si128(plan.layout.shift() as i32),
             join: if plan.output.narrow() {
-                [load(&narrow), _mm512_setzero_si512()]
+                [load(&ORDERS.quads), _mm512_setzero_si512()]
             } else {
-                [load_words(&join(0)), load_words(&join(16))]
+                [load_words(&ORDERS.pairs[0]), load_words(&ORDERS.pairs[1])]
             },
         }
     }
@@ -308,101 +521,6 @@ impl<'a> LookUp<'a> {
     }
 }
 
-/// Decodes one symbol per lane and refills the states, halves of states in 16-bit lanes. Returns value words.
-///
-/// `sums` are the lanes' row plus column classes. With x = state, slot = x mod 2^P: bucket and place say symbol and bias as
-/// [`crate::alias`] explains; then freq·(x >> P) + bias in halves, with one carry.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-fn register_step<const VECTORS: usize, const WIDE: bool, const NARROW: bool, const CAREFUL: bool>(
-    t: &LookUp<'_>,
-    states: &mut [__m512i; 4],
-    sums: [__m512i; 2],
-    stream: &[u8],
-    position: &mut usize,
-) -> [__m512i; 2] {
-    /// The low bytes of all halfwords.
-    const LOW: u64 = 0x5555_5555_5555_5555;
-    let mut values = sums;
-    for h in 0..2 {
-        let (low, high) = (states[h], states[2 + h]);
-        let start = _mm512_permutexvar_epi16(sums[h], t.starts);
-        let own = _mm512_multishift_epi64_epi8(t.bucket_bits, low);
-        let index = select(t.bucket_mask, own, start);
-        let mut tops = [0; 2];
-        if VECTORS > 2 {
-            tops[0] = _mm512_movepi8_mask(index);
-        }
-        if VECTORS > 4 {
-            tops[1] = _mm512_movepi8_mask(_mm512_permutexvar_epi16(sums[h], t.high_starts));
-        }
-        let place = _mm512_and_si512(low, t.place_mask);
-        let divide = _mm512_maskz_mov_epi8(LOW, LookUp::bytes::<VECTORS>(&t.tables.divide, index, tops));
-        let aliased = _mm512_cmpge_epu16_mask(place, divide);
-        let alias = LookUp::bytes::<VECTORS>(&t.tables.alias, index, tops);
-        let adjust = _mm512_mask_mov_epi8(
-            LookUp::bytes::<VECTORS>(&t.tables.adjust[1], index, tops),
-            LOW,
-            LookUp::bytes::<VECTORS>(&t.tables.adjust[0], index, tops),
-        );
-        let bias = _mm512_mask_add_epi16(place, aliased, place, adjust);
-        let symbol = _mm512_mask_mov_epi16(index, aliased, alias);
-        if WIDE {
-            tops[0] = _mm512_movepi8_mask(symbol);
-        }
-        let freq = _mm512_mask_mov_epi8(
-            LookUp::bytes::<VECTORS>(&t.tables.freq[1], symbol, tops),
-            LOW,
-            LookUp::bytes::<VECTORS>(&t.tables.freq[0], symbol, tops),
-        );
-        values[h] = if WIDE {
-            let (vectors, _) = t.tables.distances.as_chunks::<64>();
-            let two = |k: usize| _mm512_permutex2var_epi8(load(&vectors[k]), symbol, load(&vectors[k + 1]));
-            let distance = _mm512_maskz_mov_epi8(LOW, _mm512_mask_mov_epi8(two(0), tops[0], two(2)));
-            _mm512_sll_epi16(_mm512_add_epi16(distance, t.first), t.shift)
-        } else {
-            _mm512_permutex2var_epi16(t.values[0], symbol, t.values[1])
-        };
-        if t.tables.shifted {
-            let nonzero = _mm512_test_epi16_mask(values[h], values[h]);
-            let shift = _mm512_permutexvar_epi16(sums[h], t.shifts);
-            values[h] = _mm512_mask_add_epi16(values[h], nonzero, values[h], shift);
-        }
-
-        let quotient = _mm512_shrdv_epi16(low, high, t.table_bits);
-        let product = _mm512_mullo_epi16(freq, quotient);
-        let next_low = _mm512_add_epi16(product, bias);
-        let carry = _mm512_cmplt_epu16_mask(next_low, bias);
-        let next_high = _mm512_add_epi16(
-            _mm512_mulhi_epu16(freq, quotient),
-            _mm512_mullo_epi16(freq, _mm512_srlv_epi16(high, t.table_bits)),
-        );
-        let next_high = _mm512_mask_sub_epi16(next_high, carry, next_high, _mm512_set1_epi16(-1));
-        let short = _mm512_testn_epi16_mask(next_high, next_high);
-        states[2 + h] = _mm512_mask_mov_epi16(next_high, short, next_low);
-        states[h] = _mm512_mask_expand_epi16(next_low, short, window::<CAREFUL>(stream, *position));
-        *position += 2 * short.count_ones() as usize;
-    }
-    if NARROW {
-        [_mm512_permutex2var_epi8(values[0], t.join[0], values[1]), _mm512_setzero_si512()]
-    } else {
-        let pair = |k: usize| _mm512_permutex2var_epi16(values[0], t.join[k], values[1]);
-        [pair(0), pair(1)]
-    }
-}
-
-/// Row plus column classes of even and of odd columns, with `clamped` brought to where contexts are given.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-fn class_sums(t: &LookUp<'_>, clamped: bool, cols: &[__m512i; 4], row: i32) -> [__m512i; 2] {
-    let row = _mm512_set1_epi16(row as i16);
-    let mut sums = [_mm512_add_epi16(cols[0], row), _mm512_add_epi16(cols[1], row)];
-    if clamped {
-        sums = sums.map(|sum| _mm512_min_epi16(_mm512_max_epi16(sum, t.lowest), t.highest));
-    }
-    sums
-}
-
 /// Whether all sums of a row's and a column's class are among [`SUMS`].
 fn sums_fit(block: &Full<'_>) -> bool {
     let ends = |sum: i32| SUMS.contains(&sum);
@@ -415,20 +533,16 @@ fn sums_fit(block: &Full<'_>) -> bool {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
 fn column_classes(block: &Full<'_>) -> [__m512i; 2] {
-    let mut halves = [[0u16; LANES / 2]; 2];
-    for (s, pair) in block.cols.chunks_exact(2).enumerate() {
-        halves[0][s] = i16::from(pair[0]) as u16;
-        halves[1][s] = i16::from(pair[1]) as u16;
-    }
-    [load_words(&halves[0]), load_words(&halves[1])]
+    // SAFETY: 64 readable bytes; the load needs no alignment.
+    let pairs = unsafe { _mm512_loadu_si512(block.cols.as_ptr().cast()) };
+    [_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(pairs)), _mm512_srai_epi16::<8>(pairs)]
 }
 
 /// Low halves of lanes 0–31 and 32–63, then their high halves.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
 fn split(states: &[__m512i; 4]) -> [__m512i; 4] {
-    let halves = |first: u16| std::array::from_fn::<u16, 32, _>(|i| 2 * i as u16 + first);
-    let (low, high) = (load_words(&halves(0)), load_words(&halves(1)));
+    let (low, high) = (load_words(&ORDERS.split[0]), load_words(&ORDERS.split[1]));
     [
         _mm512_permutex2var_epi16(states[0], low, states[1]),
         _mm512_permutex2var_epi16(states[2], low, states[3]),
@@ -441,8 +555,7 @@ fn split(states: &[__m512i; 4]) -> [__m512i; 4] {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
 fn unsplit(halves: &[__m512i; 4]) -> [__m512i; 4] {
-    let pairs = |first: usize| std::array::from_fn::<u16, 32, _>(|i| ((i / 2 + first) | ((i & 1) << 5)) as u16);
-    let (begin, end) = (load_words(&pairs(0)), load_words(&pairs(16)));
+    let (begin, end) = (load_words(&ORDERS.pairs[0]), load_words(&ORDERS.pairs[1]));
     [
         _mm512_permutex2var_epi16(halves[0], begin, halves[2]),
         _mm512_permutex2var_epi16(halves[0], end, halves[2]),
@@ -589,9 +702,8 @@ fn store_row<const NARROW: bool>(
     }
 }
 
-/// Asks for the lines that joining and storing `row` will want, `delay` rows later, and for words further on. Rows of a
-/// wide tensor lie on pages of their own, where no hardware prefetcher looks ahead. Beyond the
-/// caches this measured faster, by an amount that a shared machine did not let us pin down; inside them it costs 2–6 %.
+/// Asks for the lines that storing `row` will want, for its share of the raw field, and for words further on. Rows of a wide tensor
+/// lie on pages of their own, and streams and raw fields change with every superblock: no hardware prefetcher looks far enough ahead.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
 fn prefetch(plan: &Plan, block: &Full<'_>, row: usize, position: usize, target: &Target<'_>) {
@@ -605,8 +717,9 @@ fn prefetch(plan: &Plan, block: &Full<'_>, row: usize, position: usize, target: 
     for line in 0..lines {
         _mm_prefetch::<_MM_HINT_ET0>(first.wrapping_add(64 * line).cast());
     }
-    let raw = block.raw.as_ptr().wrapping_add(128 * (plan.raw_bits * row / GROUP_ROWS + 1));
-    for ahead in [raw, raw.wrapping_add(64), block.stream.as_ptr().wrapping_add(position + 512)] {
+    // A row of raw codes takes at most 120 bytes.
+    let raw = block.raw.as_ptr().wrapping_add(128 * plan.raw_bits * row / GROUP_ROWS);
+    for ahead in [raw, raw.wrapping_add(64), block.stream.as_ptr().wrapping_add(position + 768)] {
         _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
     }
 }
@@ -718,9 +831,14 @@ fn prefix_sums(x: __m512i) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
 fn raw_words(block: &Full<'_>, k: usize) -> [__m512i; 2] {
-    let words: &[u8; 128] = block.raw[128 * k..128 * k + 128].try_into().expect("128 bytes");
-    let (low, high) = words.split_at(64);
-    [load(low.try_into().expect("64 bytes")), load(high.try_into().expect("64 bytes"))]
+    halves_of(block.raw[128 * k..128 * k + 128].first_chunk().expect("128 bytes"))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn halves_of(words: &[u8; 128]) -> [__m512i; 2] {
+    let (halves, _) = words.as_chunks::<64>();
+    [load(&halves[0]), load(&halves[1])]
 }
 
 /// The next 32 words of the stream; with CAREFUL, zeros where it is over.
@@ -733,8 +851,20 @@ fn window<const CAREFUL: bool>(stream: &[u8], at: usize) -> __m512i {
         // SAFETY: the mask has a bit per whole word of `rest`, and no others.
         unsafe { _mm512_maskz_loadu_epi16(mask, rest.as_ptr().cast()) }
     } else {
-        load(stream[at..at + 64].try_into().expect("64 bytes"))
+        in_register(load(stream[at..at + 64].try_into().expect("64 bytes")))
     }
+}
+
+/// `x`, loaded: expanding words straight out of memory is microcode on some CPUs (AMD's Zen 4 and 5), and a compiler that folds the load
+/// into the expansion makes decoding a third slower.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn in_register(mut x: __m512i) -> __m512i {
+    // SAFETY: no instructions at all; only the register is named.
+    unsafe {
+        std::arch::asm!("/* {0} */", inlateout(zmm_reg) x, options(pure, nomem, nostack, preserves_flags));
+    }
+    x
 }
 
 /// `a` where `mask` is set, else `b`.

@@ -1,7 +1,7 @@
 //! What all vector decoders derive from a shape and a layout before the first row.
 
 use crate::layout::HeadLayout;
-use crate::superblock::{Classes, GROUP_ROWS, PLAIN_STATES, Shape, Superblock, Target, state_base};
+use crate::superblock::{GROUP_ROWS, Job, PLAIN_STATES, Shape, Target, state_base};
 use crate::{LANES, STATE_LOW};
 
 /// Slots of the ring of value words, the largest [`Plan::delay`].
@@ -52,6 +52,8 @@ pub(crate) struct Full<'a> {
     pub(crate) states: &'a [u8; 4 * LANES],
     pub(crate) raw: &'a [u8],
     pub(crate) stream: &'a [u8],
+    /// The stream and what may be read behind it. Positions beyond the stream's end are found when they are held against it.
+    pub(crate) readable: &'a [u8],
     /// Lower end of the stored states' octave; `None` when they are stored whole.
     pub(crate) base: Option<u32>,
     /// Where in the target the first element lies.
@@ -62,16 +64,20 @@ pub(crate) struct Full<'a> {
 
 impl<'a> Full<'a> {
     /// The superblock, if it has all 64 lanes.
-    pub(crate) fn new(classes: Classes<'a>, block: Superblock<'a>, offset: usize, low: &'a [u8]) -> Option<Self> {
+    pub(crate) fn new(job: &Job<'a>) -> Option<Self> {
+        let block = &job.block;
+        let stream = block.stream;
+        let ahead = job.readable.len() >= stream.len() && std::ptr::eq(job.readable.as_ptr(), stream.as_ptr());
         Some(Self {
-            rows: classes.rows,
-            cols: classes.cols.try_into().ok()?,
+            rows: job.classes.rows,
+            cols: job.classes.cols.try_into().ok()?,
             states: block.states.try_into().ok()?,
             raw: block.raw,
-            stream: block.stream,
+            stream,
+            readable: if ahead { job.readable } else { stream },
             base: (block.base != PLAIN_STATES).then(|| state_base(block.base)),
-            offset,
-            low,
+            offset: job.offset,
+            low: job.low,
         })
     }
 }

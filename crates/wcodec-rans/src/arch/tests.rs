@@ -136,6 +136,14 @@ impl Case {
         let margin = 3;
         let mut buffer = vec![CANARY; margin + stride * self.shape.rows() + 5];
         let end = margin + stride * (self.shape.rows() - 1) + width * self.packed.len();
+        // Every other stream may be read on into what lies behind it.
+        let mut streams = Vec::new();
+        let mut starts = Vec::new();
+        for packed in &self.packed {
+            starts.push(streams.len());
+            streams.extend_from_slice(&packed.stream);
+        }
+        streams.extend([CANARY; 100]);
         let jobs: Vec<Job<'_>> = self
             .packed
             .iter()
@@ -144,9 +152,10 @@ impl Case {
             .map(|(n, (packed, cols))| Job {
                 shape: self.shape,
                 classes: Classes { rows: &self.rows, cols },
-                block: view(packed),
+                block: Superblock { stream: &streams[starts[n]..][..packed.stream.len()], ..view(packed) },
                 offset: margin + n * width,
                 low: &self.low,
+                readable: if n % 2 == 0 { &streams[starts[n]..] } else { &[] },
             })
             .collect();
         let (element_bytes, head_offset) = (self.element_bytes, self.head_offset);

@@ -56,6 +56,9 @@ pub struct Job<'a> {
     pub offset: usize,
     /// As [`Target::low`].
     pub low: &'a [u8],
+    /// `block.stream` and whatever lies behind it in the same memory, or empty. Vector decoders read words ahead of need: only near the
+    /// end of what is readable do they have to be careful. What lies behind a stream is read but never used.
+    pub readable: &'a [u8],
 }
 
 impl Target<'_> {
@@ -193,7 +196,7 @@ impl DecodeTables {
         block: Superblock<'_>,
         mut target: Target<'_>,
     ) -> Result<()> {
-        let job = Job { shape, classes, block, offset: 0, low: target.low };
+        let job = Job { shape, classes, block, offset: 0, low: target.low, readable: &[] };
         self.check(&job, &target)?;
         self.decode_one(&job, &mut target)
     }
@@ -260,7 +263,7 @@ impl DecodeTables {
         if !job.shape.carries(self.layout) && job.block.base != PLAIN_STATES {
             return None;
         }
-        Full::new(job.classes, job.block, job.offset, job.low)
+        Full::new(job)
     }
 
     fn decode_scalar(&self, job: &Job<'_>, target: &mut Target<'_>) -> Result<()> {

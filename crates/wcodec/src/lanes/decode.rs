@@ -60,6 +60,8 @@ struct Block<'a> {
     coded: Superblock<'a>,
     /// Packed low bits.
     low: &'a [u8],
+    /// See [`Job::readable`].
+    readable: &'a [u8],
 }
 
 /// Buffers that a thread reuses from chunk to chunk.
@@ -159,13 +161,14 @@ impl LanesDecoder {
                 let raw = take(&mut at.raw, shape.raw_bytes(self.params.layout));
                 let states = take(&mut at.states, shape.state_bytes());
                 let low = take(&mut at.low, self.low_block_len(rows.clone(), shape.cols()));
+                let readable = &bytes[at.stream..];
                 let stream = take(&mut at.stream, 4 * usize::from(entry.stream_words));
                 let classes = Classes {
                     rows: row_classes,
                     cols: self.params.col_classes.get(cols.clone()).unwrap_or(&self.zero_cols[..cols.len()]),
                 };
                 let coded = Superblock { base: entry.base, patches: entry.patches, states, raw, stream };
-                blocks.push(Block { rows: rows.clone(), cols, shape, classes, coded, low });
+                blocks.push(Block { rows: rows.clone(), cols, shape, classes, coded, low, readable });
             }
         }
         Ok((blocks, at.stream))
@@ -213,7 +216,7 @@ impl LanesDecoder {
         let decoded = blocks.iter().try_for_each(|block| {
             if let Some(low) = self.whole_low(block) {
                 let (shape, classes, offset) = (block.shape, block.classes, start(block));
-                jobs.push(Job { shape, classes, block: block.coded, offset, low });
+                jobs.push(Job { shape, classes, block: block.coded, offset, low, readable: block.readable });
                 return Ok(());
             }
             let low = self.dense_low(block, &mut scratch.low);

@@ -85,8 +85,7 @@ fn slowness(tables: &TableSet) -> f64 {
 fn register_symbols(tables: usize) -> usize {
     match tables {
         1 => 128,
-        2..=4 => 64,
-        5..=8 => 64,
+        2..=8 => 64,
         _ => 32,
     }
 }
