@@ -75,8 +75,8 @@ impl Split {
 fn slowness(tables: &TableSet) -> f64 {
     match tables.tables().len() * wcodec_rans::alias::buckets(tables.symbols()) {
         ..=128 => 0.0,
-        ..=256 => 0.0003,
-        ..=512 => 0.0010,
+        129..=256 => 0.0003,
+        257..=512 => 0.0010,
         _ => 0.0025,
     }
 }
