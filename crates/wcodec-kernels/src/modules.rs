@@ -91,5 +91,12 @@ pub const LANES_F32: Module = Module {
     ],
 };
 
+/// `kernels/plain.cu`.
+pub const PLAIN: Module = Module {
+    name: "plain",
+    source_sha256: "2a0d9a9227e95c7f539cb76b993338628cf40966d854549a62feaa5636923ee5",
+    variants: &[Ptx { arch: 80, text: include_str!("../ptx/plain.compute_80.ptx") }],
+};
+
 /// Every module.
-pub const ALL: &[Module] = &[COPY, COPY_FLOOR, CRC32, DEQUANT, FRAMES, INTEGER, LANES_8BIT, LANES_ANY, LANES_BF16, LANES_F16, LANES_F32];
+pub const ALL: &[Module] = &[COPY, COPY_FLOOR, CRC32, DEQUANT, FRAMES, INTEGER, LANES_8BIT, LANES_ANY, LANES_BF16, LANES_F16, LANES_F32, PLAIN];
