@@ -17,6 +17,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -157,16 +158,22 @@ def decoding(model: Any) -> None:
     for name, rows in jobs.items():
         out = [torch.empty(last - first, w.shape[1], dtype=w.dtype, device=device) for w, first, last in rows]
         items = [(w.resident(device), first, last, (o.data_ptr(), o.nbytes)) for (w, first, last), o in zip(rows, out)]
-        times = []
-        for _ in range(25):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            cuda.decode_rows(items, _cuda.stream_of(device))
-            end.record()
-            end.synchronize()
-            times.append(start.elapsed_time(end))
-        median, size = sorted(times[5:])[10], sum(o.nbytes for o in out)
-        tell(what="decode", of=name, bytes=size, milliseconds=median, gigabytes_per_second=size / median / 1e6)
+        size = sum(o.nbytes for o in out)
+        for launches in (1, len(items)) if len(items) > 1 else (1,):
+            times = []
+            for _ in range(25):
+                # Work before it, so that the host is ahead of the device.
+                out[0].fill_(0)
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                start.record()
+                for first in range(0, len(items), len(items) // launches):
+                    cuda.decode_rows(items[first : first + len(items) // launches], _cuda.stream_of(device))
+                end.record()
+                end.synchronize()
+                times.append(start.elapsed_time(end))
+            median = sorted(times[5:])[10]
+            tell(what="decode", of=name, launches=launches, bytes=size, microseconds=median * 1000,
+                 gigabytes_per_second=size / median / 1e6)  # fmt: skip
 
 
 class Step:
@@ -265,6 +272,28 @@ def loading(model: Any, layers: int) -> None:
             ours = timed(lambda device: load_file(archive, device=device), device)
             tell(what="load", device=device, bytes=size, ratio=report.ratio, encode_seconds=encode,
                  wcodec_seconds=ours, safetensors_seconds=theirs, faster=theirs / ours)  # fmt: skip
+        torch.cuda.empty_cache()
+        tell(what="load", device="cuda", device_bytes_beyond_output=device_peak(lambda: load_file(archive, device="cuda")) - size)
+
+
+def device_peak(work: Any) -> int:
+    """The most device memory that `work` takes at a time."""
+    before = least = torch.cuda.mem_get_info()[0]
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal least
+        while not done.is_set():
+            least = min(least, torch.cuda.mem_get_info()[0])
+            time.sleep(0.001)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    kept = work()
+    done.set()
+    watcher.join()
+    del kept
+    return before - least
 
 
 def dfloat11(args: argparse.Namespace, model: Any, plain_bytes: int, references: dict) -> None:

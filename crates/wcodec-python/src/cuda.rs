@@ -86,7 +86,8 @@ impl DeviceTensor {
         self.0.device_bytes()
     }
 
-    /// What brings its bytes into the caller's memory: "kernel", "copy", or "host" for a tensor that the CPU has decoded on upload.
+    /// What brings its bytes into the caller's memory: "kernel", "nvcomp", "copy", or "host" for one that the CPU has
+    /// decoded on upload.
     #[getter]
     fn decoded_by(&self) -> &'static str {
         match self.0.decoded_by() {

@@ -47,6 +47,22 @@ def test_an_exception_in_the_callback_stops_the_work(fixtures, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".wcodec"]
 
 
+def test_an_interrupt_stops_the_work_and_leaves_nothing(tmp_path):
+    program = """
+import os, signal, sys, threading, wcodec
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    wcodec.compress(sys.argv[1], sys.argv[2], level="max", threads=1)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    wcodec.synth(tmp_path / "s.safetensors", shapes=[(4096, 4096)], tensors=2)
+    args = [sys.executable, "-c", program, tmp_path / "s.safetensors", tmp_path / "s.wcodec"]
+    ran = subprocess.run(args, capture_output=True, text=True, timeout=60)
+    assert ran.stdout == "interrupted\n", ran.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["s.safetensors"]
+
+
 def test_synthetic_data_and_baselines(tmp_path):
     path = tmp_path / "s.safetensors"
     made = wcodec.synth(path, shapes=[(64, 128)], dtype="bf16", distribution="column-scaled", seed=3, tensors=2)

@@ -53,7 +53,6 @@ mod dequantize;
 mod device;
 mod frames;
 mod load;
-mod parts;
 mod tensor;
 mod upload;
 

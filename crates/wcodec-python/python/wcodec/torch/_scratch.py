@@ -21,6 +21,8 @@ from ._weight import Use, Weight
 # Small weights are decoded together: this many, and at least this many bytes, may share a half.
 _GROUP = 32
 _MIN_BYTES = 8 << 20
+# One this large fills a device by itself: a launch of several such takes longer than one launch for each (docs/python.md).
+_LONE_BYTES = 16 << 20
 # After this many surprises a model is taken to have no fixed order.
 _MAX_SURPRISES = 8
 
@@ -227,15 +229,20 @@ class Pipeline:
         self.ready[group % 2].record(self.stream)
 
     def _decode(self, uses: list[Use], half: int, stream: torch.cuda.Stream) -> None:
-        address, items, weights = self.halves[half].data_ptr(), [], []
+        address, together, weights = self.halves[half].data_ptr(), [], []
         for use in uses:
             weight = use.weight()
             # A weight that is gone will not be asked for.
             if weight is not None:
-                items.append((weight.resident(self.device), use.first, use.last, (address, use.bytes)))
+                item = (weight.resident(self.device), use.first, use.last, (address, use.bytes))
+                if use.bytes >= _LONE_BYTES:
+                    self.cuda.decode_rows([item], stream.cuda_stream)
+                else:
+                    together.append(item)
                 weights.append((weight, use))
             address += use.size
-        self.cuda.decode_rows(items, stream.cuda_stream)
+        if together:
+            self.cuda.decode_rows(together, stream.cuda_stream)
         if not self.capturing:
             for weight, use in weights:
                 weight.check(self.device, use.first, use.last, stream.cuda_stream)
