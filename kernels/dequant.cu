@@ -7,9 +7,9 @@
 // Where zstd mode left byte planes, they are joined in the same pass: a code's bytes are gathered from their planes.
 //
 // Thread to data: a thread makes 16 bytes of output at a time, V = 8 or 4 elements of a row, so a warp stores 512 consecutive bytes and
-// loads V (or V/2) bytes per thread beside each other. A block takes a tile of 256 × 4 such vectors; each thread loads its four before it
-// works on the first. Three forms: ONE scale for a vector (per tensor, per row, groups of a multiple of V), EACH element its own (per
-// column), ROWS for words that hold 8 rows of a column. Anything else goes element by element.
+// loads V (or V/2) bytes per thread beside each other. Three forms: ONE scale for a vector (per tensor, per row, groups of a multiple of V),
+// where a block takes a tile of 256 × 4 vectors; EACH element its own (per column), where a thread takes four rows; ROWS for words that hold 8
+// rows of a column. A thread loads its four vectors before it works on the first. Anything else goes element by element.
 //
 // Budget, INT8 to BF16: 3 bytes an element, so 80 % of an H100's memory leaves 35 instructions for each; this takes about 12.
 #include "framed.cuh"
@@ -44,8 +44,8 @@ struct Job {
     u32 kind, order, form;
     u32 flip;          // XOR that makes integer codes unsigned, in every byte
     float origin;      // 2^23 + what the flip added
-    u64 items;         // vectors, or elements for ANY
-    Divisor by_row;    // items of a row; not for ANY
+    u64 items;         // vectors for ONE, strips of four rows × V columns for EACH, of eight × 4 for ROWS, else elements
+    Divisor by_row;    // items side by side; not for ANY
     Divisor by_block_rows, by_block_cols;
 };
 static_assert(sizeof(Job) == 136, "the host writes 34 words");
@@ -162,39 +162,59 @@ __device__ __forceinline__ uint4 pack(float4 a, float4 b) {
 template <class Out>
 __device__ __forceinline__ void vectors(const Job& job) {
     constexpr u32 V = 16 / Out::BYTES;
-    const u32 tile = blockIdx.x * (THREADS * UNROLL) + threadIdx.x, count = u32(job.items), row_vectors = job.cols / V;
+    const u32 first = blockIdx.x * (THREADS * UNROLL) + threadIdx.x, count = u32(job.items), row_vectors = job.cols / V;
     uint2 codes[UNROLL];
 #pragma unroll
     for (u32 k = 0; k < UNROLL; ++k) {
-        const u32 v = tile + k * THREADS;
+        const u32 v = first + k * THREADS;
         if (v < count) codes[k] = load_codes<V>(job, v);
     }
 #pragma unroll
     for (u32 k = 0; k < UNROLL; ++k) {
-        const u32 v = tile + k * THREADS;
+        const u32 v = first + k * THREADS;
         if (v >= count) return;
         const u32 row = v / job.by_row, col = (v - row * row_vectors) * V;
-        const u64 from = u64(grid_row(job, row)) * job.scale_cols;
-        float4 s0, s1, z0 = make_float4(0, 0, 0, 0), z1 = z0;
-        if (job.form == ONE) {
-            const u64 i = from + (job.scale_cols == 1 ? 0 : col / job.by_block_cols);
-            const float s = number(job.scales, i);
-            s0 = s1 = make_float4(s, s, s, s);
+        const u64 i = u64(grid_row(job, row)) * job.scale_cols + (job.scale_cols == 1 ? 0 : col / job.by_block_cols);
+        const float s = number(job.scales, i), z = job.zeros != 0 ? number(job.zeros, i) : 0.0f;
+        const float4 scale = make_float4(s, s, s, s), zero = make_float4(z, z, z, z);
+        const float4 a = scaled(job, codes[k].x, zero, scale);
+        const float4 b = V == 8 ? scaled(job, codes[k].y, zero, scale) : a;
+        store16_stream(reinterpret_cast<void*>(job.out + u64(v) * 16), pack<Out>(a, b));
+    }
+}
+
+// A scale for each column: a thread takes the same columns of four rows, whose scales are mostly the same.
+template <class Out>
+__device__ __forceinline__ void columns(const Job& job) {
+    constexpr u32 V = 16 / Out::BYTES;
+    const u32 item = blockIdx.x * THREADS + threadIdx.x, row_vectors = job.cols / V;
+    if (item >= u32(job.items)) return;
+    const u32 strip = item / job.by_row, at = item - strip * row_vectors, col = at * V, first = strip * UNROLL;
+    uint2 codes[UNROLL];
+#pragma unroll
+    for (u32 k = 0; k < UNROLL; ++k) {
+        if (first + k < job.rows) codes[k] = load_codes<V>(job, (first + k) * row_vectors + at);
+    }
+    u32 before = ~0u;
+    float4 s0, s1, z0 = make_float4(0, 0, 0, 0), z1 = z0;
+#pragma unroll
+    for (u32 k = 0; k < UNROLL; ++k) {
+        const u32 row = first + k;
+        if (row >= job.rows) return;
+        const u32 group = grid_row(job, row);
+        if (group != before) {
+            const u64 from = u64(group) * job.scale_cols + col;
+            s0 = numbers(job.scales, from);
+            if (V == 8) s1 = numbers(job.scales, from + 4);
             if (job.zeros != 0) {
-                const float z = number(job.zeros, i);
-                z0 = z1 = make_float4(z, z, z, z);
+                z0 = numbers(job.zeros, from);
+                if (V == 8) z1 = numbers(job.zeros, from + 4);
             }
-        } else {
-            s0 = numbers(job.scales, from + col);
-            if (V == 8) s1 = numbers(job.scales, from + col + 4);
-            if (job.zeros != 0) {
-                z0 = numbers(job.zeros, from + col);
-                if (V == 8) z1 = numbers(job.zeros, from + col + 4);
-            }
+            before = group;
         }
         const float4 a = scaled(job, codes[k].x, z0, s0);
         const float4 b = V == 8 ? scaled(job, codes[k].y, z1, s1) : a;
-        store16_stream(reinterpret_cast<void*>(job.out + u64(v) * 16), pack<Out>(a, b));
+        store16_stream(reinterpret_cast<void*>(job.out + (u64(row) * row_vectors + at) * 16), pack<Out>(a, b));
     }
 }
 
@@ -261,7 +281,9 @@ template <class Out>
 __device__ __forceinline__ void dequantise(const Job& job) {
     if (job.form == ROWS) {
         row_words<Out>(job);
-    } else if (job.form != ANY) {
+    } else if (job.form == EACH) {
+        columns<Out>(job);
+    } else if (job.form == ONE) {
         vectors<Out>(job);
     } else {
         const u64 step = u64(gridDim.x) * THREADS;

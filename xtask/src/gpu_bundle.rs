@@ -72,8 +72,9 @@ bench)
     bin/bench-lanes "$@"
     made=$(mktemp -d)
     trap 'rm -rf "$made"' EXIT
-    bin/wcodec synth "$made/m.safetensors" --shape 4096x4096 --shape 1024x4096 --shape 14336x4096 --shape 4096x14336 --tensors 28
-    bin/wcodec bench "$made/m.safetensors" --device cuda --runs 7
+    bin/wcodec synth "$made/m.safetensors" --shape 4096x4096 --shape 1024x4096 --shape 14336x4096 --shape 4096x14336 --tensors 12
+    bin/wcodec compress "$made/m.safetensors" -o "$made/m.wcodec"
+    bin/wcodec bench "$made/m.wcodec" --device cuda --runs 9
     ;;
 *)
     sed -n '2,4p' "$0"

@@ -13,7 +13,7 @@ fn a_model_is_quantised_and_its_loss_told() {
     let tensors = told["tensors"].as_array().expect("a list");
     let of = |part: &str| tensors.iter().find(|t| t["name"].as_str().is_some_and(|n| n.contains(part))).expect("it");
     assert!(of("query.weight")["error"].is_null());
-    let error = &of("key.weight")["error"];
+    let error = &of("intermediate.dense.weight")["error"];
     assert!(error["cosine"].as_f64().is_some_and(|c| c > 0.999 && c < 1.0));
     assert!(error["max"].as_f64().is_some_and(|max| max > error["rms"].as_f64().unwrap_or(1e9)));
     // What comes out is a file that compresses and comes back.

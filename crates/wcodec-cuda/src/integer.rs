@@ -140,6 +140,14 @@ impl DeviceInteger {
 }
 
 impl CudaDecoder {
+    /// Whether the device has enough shared memory for integer mode with that many contexts and that precision, whatever the superblocks.
+    ///
+    /// # Errors
+    /// [`CudaError::Call`].
+    pub fn holds_integer(&self, contexts: usize, table_bits: u32) -> Result<bool, CudaError> {
+        launch::holds_integer(self.context(), contexts, table_bits)
+    }
+
     /// Queues the decoding of parts of tensors in integer mode, as [`CudaDecoder::decode_ranges`] does.
     ///
     /// # Errors

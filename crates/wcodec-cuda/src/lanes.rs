@@ -238,6 +238,14 @@ impl CudaDecoder {
         Self { context: context.clone() }
     }
 
+    /// Whether the device has enough shared memory for lanes mode with that many contexts and that precision.
+    ///
+    /// # Errors
+    /// [`CudaError::Call`].
+    pub fn holds_lanes(&self, contexts: usize, table_bits: u32) -> Result<bool, CudaError> {
+        Ok(Resident::fits_tables(&self.context, contexts, table_bits)?.is_ok())
+    }
+
     /// The device's context.
     pub fn context(&self) -> &CudaContext {
         &self.context

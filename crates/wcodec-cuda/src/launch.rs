@@ -21,6 +21,7 @@ mod lanes;
 mod memory;
 mod nvcomp;
 mod pipeline;
+mod plain;
 mod status;
 mod stream;
 
@@ -31,13 +32,15 @@ pub(crate) use dequant::{Numbers, dequantize};
 pub(crate) use framed::{Cut, Lists, join_planes, split_planes};
 pub(crate) use integer::{
     BLOCK_BYTES as INTEGER_BLOCK_BYTES, Resident as IntegerResident, Uploaded as IntegerUploaded, decode_integer,
+    holds_integer,
 };
 #[cfg(test)]
 pub(crate) use lanes::entries;
 pub(crate) use lanes::{BLOCK_BYTES, Region, Resident, Uploaded, decode_lanes};
 pub use memory::{DeviceBuffer, DeviceSlice, DeviceSliceMut, PinnedBuffer};
 pub(crate) use nvcomp::{Api, Batch, FramePart, SUPPORTED_MAJOR, decode_frames, encode_pieces};
-pub use pipeline::{LoadGroup, LoadSize, Loaded, Source, load};
+pub use pipeline::{LoadGroup, LoadSize, Loaded, Queue, SLOTS, Source, Target, load};
+pub(crate) use plain::{Resident as PlainResident, Uploaded as PlainUploaded, decode_plain};
 pub use stream::{Event, Stream};
 
 /// Reads `input` and writes `output` in 16-byte accesses and does nothing else: the time that no decoder of these sizes can

@@ -40,6 +40,7 @@ mod integer;
 mod lanes;
 mod launch;
 mod nvcomp;
+mod plain;
 
 pub use crc::crc32_device;
 pub use dequant::{DeviceScheme, dequantize};
@@ -49,10 +50,11 @@ pub use integer::{DeviceInteger, IntegerBlock, IntegerTensor, PreparedInteger};
 pub use lanes::{BlockEntry, CudaDecoder, DevicePayload, DeviceTensor, LanesTensor, PreparedTensor};
 pub use launch::{
     CudaContext, Current, DeviceBuffer, DeviceSlice, DeviceSliceMut, Event, LoadGroup, LoadSize, Loaded, PinnedBuffer,
-    Source, Stream, copy_floor, copy_many, load,
+    Queue, SLOTS as LOAD_SLOTS, Source, Stream, Target, copy_floor, copy_many, load,
 };
 pub use nvcomp::{
     DeviceFrames, EncodedFrames, FrameDecoder, FrameEncoder, FrameTarget, FramesTensor, Nvcomp, NvcompError,
     NvcompVersion, PreparedFrames,
 };
+pub use plain::{DevicePlain, PlainTensor, PreparedPlain};
 pub use wcodec_driver::{DriverError, DriverVersion};

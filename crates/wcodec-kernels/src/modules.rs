@@ -26,7 +26,7 @@ pub const CRC32: Module = Module {
 /// `kernels/dequant.cu`.
 pub const DEQUANT: Module = Module {
     name: "dequant",
-    source_sha256: "ff3b0b34b31b377da47d5b234b7074c35105f0346971ec9f38423a56afad6658",
+    source_sha256: "35cc5a98ba1fdd2516c15c16eb208f0d0a06ec05e7ba7f509bda3f2ac61179cf",
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/dequant.compute_80.ptx") }],
 };
 
@@ -91,5 +91,12 @@ pub const LANES_F32: Module = Module {
     ],
 };
 
+/// `kernels/plain.cu`.
+pub const PLAIN: Module = Module {
+    name: "plain",
+    source_sha256: "2a0d9a9227e95c7f539cb76b993338628cf40966d854549a62feaa5636923ee5",
+    variants: &[Ptx { arch: 80, text: include_str!("../ptx/plain.compute_80.ptx") }],
+};
+
 /// Every module.
-pub const ALL: &[Module] = &[COPY, COPY_FLOOR, CRC32, DEQUANT, FRAMES, INTEGER, LANES_8BIT, LANES_ANY, LANES_BF16, LANES_F16, LANES_F32];
+pub const ALL: &[Module] = &[COPY, COPY_FLOOR, CRC32, DEQUANT, FRAMES, INTEGER, LANES_8BIT, LANES_ANY, LANES_BF16, LANES_F16, LANES_F32, PLAIN];

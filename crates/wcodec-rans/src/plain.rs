@@ -151,25 +151,55 @@ fn try_compress(data: &[u8]) -> Option<Vec<u8>> {
 /// # Errors
 /// Truncated or corrupt bytes, or data of another length.
 pub fn decompress(bytes: &[u8], len: usize) -> Result<Vec<u8>> {
+    match parse(bytes, len)? {
+        Form::Stored(stored) => Ok(stored.to_vec()),
+        Form::Coded { tables, stream } => {
+            let symbols = decode(stream, len, &tables.tables()[0])?;
+            Ok(symbols.iter().map(|&s| tables.values()[usize::from(s)] as u8).collect())
+        }
+        Form::Decoded(bytes) => Ok(bytes),
+    }
+}
+
+/// The form of bytes from [`compress`], taken apart.
+#[derive(Debug, Clone)]
+pub enum Form<'a> {
+    /// The bytes themselves.
+    Stored(&'a [u8]),
+    /// State and words of a single-state coder.
+    Coded {
+        /// One table of bytes.
+        tables: TableSet,
+        /// What [`decode`] takes.
+        stream: &'a [u8],
+    },
+    /// The bytes, which were in the adaptive code: at most 256.
+    Decoded(Vec<u8>),
+}
+
+/// Takes apart what [`compress`] made of `len` bytes: for decoders of their own. Everything is checked but the stream.
+///
+/// # Errors
+/// As [`decompress`].
+pub fn parse(bytes: &[u8], len: usize) -> Result<Form<'_>> {
     match bytes.split_first() {
-        Some((&STORED, stored)) if stored.len() == len => Ok(stored.to_vec()),
+        Some((&STORED, stored)) if stored.len() == len => Ok(Form::Stored(stored)),
         Some((&STORED, _)) => corrupt("plain data: length", 1),
         Some((&CODED, coded)) => {
             let Some((size, coded)) = coded.split_at_checked(2) else { return truncated("plain data", 1) };
             let size = usize::from(u16::from_le_bytes([size[0], size[1]]));
             let Some((table, stream)) = coded.split_at_checked(size) else { return truncated("plain data", 3) };
-            let set = TableSet::from_adaptive(table)?;
-            if set.values().iter().any(|&v| v > 255) {
+            let tables = TableSet::from_adaptive(table)?;
+            if tables.values().iter().any(|&v| v > 255) {
                 return corrupt("plain data: alphabet", 1);
             }
-            let symbols = decode(stream, len, &set.tables()[0])?;
-            Ok(symbols.iter().map(|&s| set.values()[usize::from(s)] as u8).collect())
+            Ok(Form::Coded { tables, stream })
         }
         Some((&ADAPTIVE, coded)) => {
             if len > ADAPTIVE_BYTES {
                 return corrupt("plain data: too long for its form", 0);
             }
-            adaptive::decode_bytes(coded, len)
+            Ok(Form::Decoded(adaptive::decode_bytes(coded, len)?))
         }
         Some(_) => corrupt("plain data: flag", 0),
         None => truncated("plain data", 0),

@@ -45,6 +45,25 @@ pub(crate) fn decode(tensor: &str, dtype: DtypeCode, bytes: &[u8], offset: u64, 
     cursor.finish()
 }
 
+/// The planes of a chunk as they are coded, and whether heads are rotated: what a GPU takes.
+#[cfg(feature = "cuda")]
+pub(crate) fn packed_planes<'a>(
+    tensor: &'a str,
+    dtype: DtypeCode,
+    bytes: &'a [u8],
+    offset: u64,
+    len: usize,
+) -> Result<(Vec<&'a [u8]>, bool)> {
+    let mut cursor = Cursor::new(bytes, tensor, offset);
+    let (n, rotate) = planes(dtype);
+    if len > MAX_BYTES || !len.is_multiple_of(n) {
+        return cursor.corrupt("plain mode: length");
+    }
+    let packed = (0..n).map(|_| cursor.packed()).collect::<Result<_>>()?;
+    cursor.finish()?;
+    Ok((packed, rotate))
+}
+
 fn decode_planes(cursor: &mut Cursor<'_>, dtype: DtypeCode, out: &mut [u8]) -> Result<()> {
     let (n, rotate) = planes(dtype);
     if out.len() > MAX_BYTES || !out.len().is_multiple_of(n) {

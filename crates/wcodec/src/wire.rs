@@ -70,10 +70,15 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// What [`put_coded`] wrote, as it stands.
+    pub(crate) fn packed(&mut self) -> Result<&'a [u8]> {
+        let stored = self.varint()?;
+        self.take(stored)
+    }
+
     /// `len` bytes from [`put_coded`]. The caller has checked that `len` is in proportion to the archive.
     pub(crate) fn coded(&mut self, len: usize) -> Result<Vec<u8>> {
-        let stored = self.varint()?;
-        let packed = self.take(stored)?;
+        let packed = self.packed()?;
         plain::decompress(packed, len).map_err(|e| Error::rans(self.tensor, self.origin, e))
     }
 

@@ -103,7 +103,7 @@ fn every_mode_and_level_decodes_to_the_same_bytes() {
         for tensor in compare(&device, &stream, &archive, &what) {
             let by = tensor.decoded_by();
             match tensor.mode() {
-                Mode::Lanes | Mode::Integer => assert_eq!(by, DecodedBy::Kernel),
+                Mode::Lanes | Mode::Integer | Mode::Plain => assert_eq!(by, DecodedBy::Kernel),
                 Mode::Store => assert_eq!(by, DecodedBy::Copy),
                 _ => {}
             }

@@ -10,7 +10,7 @@ use super::{Grid, grid_size, launch, same_device, stream::Stream};
 use crate::CudaError;
 
 pub(super) const THREADS: u32 = 256;
-/// Vectors of a thread.
+/// Vectors of a thread; rows of a strip.
 const UNROLL: u32 = 4;
 /// Blocks per multiprocessor where elements go one by one.
 const BLOCKS_PER_SM: u32 = 8;
@@ -67,8 +67,10 @@ pub(crate) fn dequantize(
     let form = form(numbers, cut, codes.address(), float, out.address());
     let vector = 16 / float.bytes() as u64;
     let (items, blocks) = match form {
-        Form::One | Form::Each => {
-            (elements / vector, (elements / vector).div_ceil(u64::from(THREADS) * u64::from(UNROLL)))
+        Form::One => (elements / vector, (elements / vector).div_ceil(u64::from(THREADS) * u64::from(UNROLL))),
+        Form::Each => {
+            let strips = u64::from(rows.div_ceil(UNROLL)) * (u64::from(cols) / vector);
+            (strips, strips.div_ceil(THREADS.into()))
         }
         Form::Rows => (elements / 32, (elements / 32).div_ceil(THREADS.into())),
         Form::Any => {

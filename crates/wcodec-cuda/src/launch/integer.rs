@@ -63,6 +63,13 @@ pub(crate) struct Resident {
     status: usize,
 }
 
+/// Whether a block of the device has enough shared memory for such tables and the largest superblock.
+pub(crate) fn holds_integer(context: &CudaContext, contexts: usize, table_bits: u32) -> Result<bool, CudaError> {
+    const SUPERBLOCK: usize = 512 * wcodec_rans::LANES;
+    let needed = (contexts << (table_bits + 2)) + 2 * SUPERBLOCK + TRANSPOSE_BYTES as usize;
+    Ok(needed <= context.shared_memory()? as usize)
+}
+
 impl Uploaded {
     fn table_bytes(&self) -> u32 {
         (self.contexts as u32) << (self.table_bits + 2)

@@ -141,15 +141,21 @@ impl Resident {
         fast_kernel(layout, element_bytes).is_some()
     }
 
-    /// Bytes of a tensor's tables, if a block of the device has enough shared memory for them and one warp.
-    pub(crate) fn fits(context: &CudaContext, tensor: &Uploaded) -> Result<u64, CudaError> {
-        let value = (tensor.contexts << tensor.table_bits) as u64 * 4;
+    /// Bytes of tables, or the error that a block of the device has not enough shared memory for them and one warp.
+    pub(crate) fn fits_tables(
+        context: &CudaContext,
+        contexts: usize,
+        table_bits: u32,
+    ) -> Result<Result<u64, CudaError>, CudaError> {
+        let value = (contexts << table_bits) as u64 * 4;
         let limit = u64::from(context.shared_memory()?.saturating_sub(FAST_WARP_BYTES));
-        if value <= limit {
-            Ok(value)
-        } else {
-            Err(CudaError::TooLarge { what: "the size of the tables", value, limit })
-        }
+        let what = "the size of the tables";
+        Ok(if value <= limit { Ok(value) } else { Err(CudaError::TooLarge { what, value, limit }) })
+    }
+
+    /// As [`Resident::fits_tables`], for a tensor.
+    pub(crate) fn fits(context: &CudaContext, tensor: &Uploaded) -> Result<u64, CudaError> {
+        Self::fits_tables(context, tensor.contexts, tensor.table_bits)?
     }
 
     /// Copies what stands beside the payloads to the device, in one piece for all of them. Waits for the stream.

@@ -13,25 +13,37 @@ use cust::sys;
 use super::integer::{self, Resident as IntegerResident};
 use super::lanes::{self, Resident as LanesResident};
 use super::memory::{DeviceBuffer, DeviceSlice, DeviceSliceMut, PinnedBuffer, is_pinned};
+use super::plain::{self, Resident as PlainResident};
 use super::stream::{Event, Stream};
 use super::{check, copy_many, crc32_segments, queue_crc32, status};
 use crate::crc::{self, Plan};
 use crate::lanes::error_of;
-use crate::{CudaContext, CudaError, PreparedInteger, PreparedTensor};
+use crate::{CudaContext, CudaError, PreparedInteger, PreparedPlain, PreparedTensor};
 
-/// What is decoded together. Tensors are named by the number of their output.
+/// What is decoded together: tensors, or parts of them that are whole chunks, each with the number of its output and its place there.
 #[derive(Debug, Default)]
 pub struct LoadGroup<'a> {
     /// Bytes in host memory and where they go in the slot. Locked memory is read by the device itself.
     pub sources: Vec<Source<'a>>,
-    /// Tensors in lanes mode.
-    pub lanes: Vec<(usize, PreparedTensor)>,
-    /// Tensors in integer mode.
-    pub integer: Vec<(usize, PreparedInteger)>,
-    /// Bytes of the slot that are bytes of an output: where they are, the output, where they go in it.
-    pub copies: Vec<(Range<usize>, usize, usize)>,
+    /// Of tensors in lanes mode.
+    pub lanes: Vec<(Target, PreparedTensor)>,
+    /// Of tensors in integer mode.
+    pub integer: Vec<(Target, PreparedInteger)>,
+    /// Of tensors in plain mode.
+    pub plain: Vec<(Target, PreparedPlain)>,
+    /// Bytes of the slot that are bytes of an output, and where they go.
+    pub copies: Vec<(Range<usize>, Target)>,
     /// Parts of outputs whose CRC-32 is wanted.
     pub checks: Vec<(usize, Range<usize>)>,
+}
+
+/// A place in an output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The output's number.
+    pub output: usize,
+    /// The first byte in it.
+    pub offset: usize,
 }
 
 /// Bytes in host memory, and where they go in the slot.
@@ -40,25 +52,23 @@ pub type Source<'a> = (Cow<'a, [u8]>, usize);
 /// How much is loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadSize {
-    /// Groups.
-    pub groups: usize,
     /// The most bytes that a group needs in its slot.
     pub slot_bytes: usize,
-    /// Tensors in lanes and integer mode, and parts to check, of all groups.
+    /// Parts of tensors with a kernel, and parts to check, of all groups.
     pub results: usize,
 }
 
 /// What is known when all is decoded.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// Tensors that were not in order, by the number of their output.
+    /// Tensors that were not in order, by the number of their output; superblocks count from the part's first.
     pub failures: Vec<(usize, CudaError)>,
     /// The CRC-32 of every part to check, group by group.
     pub crc32: Vec<u32>,
 }
 
-/// Slots: one being filled, one being decoded, one waiting.
-const SLOTS: usize = 3;
+/// Slots of [`load`]: one being filled, one being decoded, one waiting.
+pub const SLOTS: usize = 3;
 /// Bytes that a warp of the CRC kernel takes: a group has a few dozen mebibytes, and there are thousands of warps.
 const CRC_SEGMENT: u64 = 64 << 10;
 
@@ -73,47 +83,51 @@ struct Slot {
     used: bool,
 }
 
-/// Decodes groups into `outs`, in `stream`'s order, and waits. `prepare` makes a group, given its number and the buffer that will hold
-/// its bytes; it runs while earlier groups are on their way. `stage` copies what does not lie in locked memory: into its argument, at
-/// the offsets given.
+/// Decodes groups into `outs`, in `stream`'s order, and waits. `feed` is given the buffers of the slots and a function that queues a
+/// group; it queues all groups in order: group g for slot g mod 3, whose buffer its tensors name. Queueing returns at once unless the slot
+/// is still in use. `stage` copies what does not lie in locked memory: into its argument, at the offsets given.
 ///
 /// Beside the outputs it takes three slots, and 4 bytes per result.
 ///
 /// # Errors
-/// The first one of `prepare`; [`CudaError::OutOfRange`] for what does not fit slot or output, and what the driver reports. Damage is
+/// The first one of `feed`; [`CudaError::OutOfRange`] for what does not fit slot or output, and what the driver reports. Damage is
 /// no error here: it is in [`Loaded`].
 pub fn load<'a, E: From<CudaError>>(
     stream: &Stream,
     outs: &mut [DeviceSliceMut<'_>],
     size: LoadSize,
-    mut prepare: impl FnMut(usize, &Arc<DeviceBuffer>) -> Result<LoadGroup<'a>, E>,
-    stage: impl Fn(&mut [u8], &[(&[u8], usize)]),
+    feed: impl FnOnce(&[Arc<DeviceBuffer>], &mut Queue<'_, 'a>) -> Result<(), E>,
+    stage: impl Fn(&mut [u8], &[(&[u8], usize)]) + Sync,
 ) -> Result<Loaded, E> {
     let context = stream.context();
     let copy = Stream::new(context)?;
     let mut slots = Vec::with_capacity(SLOTS);
-    for _ in 0..SLOTS.min(size.groups) {
+    for _ in 0..SLOTS {
         slots.push(Slot::new(context, size.slot_bytes)?);
     }
     let results = DeviceBuffer::new(context, size.results * size_of::<u32>())?;
     let mut at = 0;
-    let mut done: Vec<(Vec<usize>, usize)> = Vec::with_capacity(size.groups);
+    let mut number = 0;
+    let mut done: Vec<(Vec<usize>, usize)> = Vec::new();
     let mut in_flight: [Option<Vec<Source<'a>>>; SLOTS] = [const { None }; SLOTS];
+    let buffers: Vec<_> = slots.iter().map(|slot| Arc::clone(&slot.payload)).collect();
     // Declared last, so dropped first: whatever happens, nothing that the device still reads is freed before it is done.
     let _guard = Guard { copy: &copy, decode: stream };
-    for number in 0..size.groups {
+    let mut queue = |mut group: LoadGroup<'a>| {
         let slot = &mut slots[number % SLOTS];
         if slot.used {
             slot.free.synchronize()?;
         }
-        let mut group = prepare(number, &slot.payload)?;
         let sources = in_flight[number % SLOTS].insert(std::mem::take(&mut group.sources));
         slot.queue_sources(&copy, sources, &stage)?;
         let checks = group.checks.len();
         let tensors = slot.submit(&copy, stream, group, outs, &results, at)?;
         at += (tensors.len() + checks) * size_of::<u32>();
+        number += 1;
         done.push((tensors, checks));
-    }
+        Ok(())
+    };
+    feed(&buffers, &mut queue)?;
     let mut bytes = vec![0; at];
     results.copy_to_host(stream, 0, &mut bytes)?;
     let mut words = bytes.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
@@ -128,6 +142,9 @@ pub fn load<'a, E: From<CudaError>>(
     }
     Ok(loaded)
 }
+
+/// Queues a group.
+pub type Queue<'q, 'a> = dyn FnMut(LoadGroup<'a>) -> Result<(), CudaError> + Send + 'q;
 
 /// Waits for both streams when it goes.
 struct Guard<'a> {
@@ -145,7 +162,8 @@ impl Drop for Guard<'_> {
 
 impl Slot {
     fn new(context: &CudaContext, bytes: usize) -> Result<Self, CudaError> {
-        let side = bytes / 32 + (1 << 20);
+        // Tables and superblock lists of a group; more is made room for where it is needed.
+        let side = bytes / 32 + (256 << 10);
         Ok(Self {
             payload: Arc::new(DeviceBuffer::new(context, bytes)?),
             staging: None,
@@ -169,12 +187,15 @@ impl Slot {
     ) -> Result<Vec<usize>, CudaError> {
         let context = decode.context();
         let mut side = Vec::new();
-        let (mut numbers, uploads): (Vec<_>, Vec<_>) =
+        let (mut targets, uploads): (Vec<_>, Vec<_>) =
             group.lanes.into_iter().map(|(n, t)| (n, t.into_parts())).unzip();
         let mut lanes = LanesResident::lay_out(context, uploads, &mut side)?;
         let (others, uploads): (Vec<_>, Vec<_>) = group.integer.into_iter().map(|(n, t)| (n, t.into_parts())).unzip();
         let mut integer = IntegerResident::lay_out(context, uploads, &mut side)?;
-        numbers.extend(others);
+        targets.extend(others);
+        let (others, uploads): (Vec<_>, Vec<_>) = group.plain.into_iter().map(|(n, t)| (n, t.into_parts())).unzip();
+        let mut plain = PlainResident::lay_out(context, uploads, &mut side)?;
+        targets.extend(others);
         let mut checked = Vec::with_capacity(group.checks.len());
         for (number, range) in &group.checks {
             checked.push(output(outs, *number)?.sub_slice(range.start, range.len())?);
@@ -188,33 +209,39 @@ impl Slot {
         self.queue_side(copy, &side)?;
         lanes.iter_mut().for_each(|tensor| tensor.attach(&self.side));
         integer.iter_mut().for_each(|tensor| tensor.attach(&self.side));
+        plain.iter_mut().for_each(|tensor| tensor.attach(&self.side));
 
         let there = Event::new(context)?;
         there.record(copy)?;
         decode.wait(&there)?;
-        let whole = |number: usize, bytes: usize| {
-            let out = output(outs, number)?.sub_slice(0, bytes)?;
-            // SAFETY: memory that the caller has lent for writing. Two tensors with one output would only garble it.
+        let place = |target: Target, bytes: usize| {
+            let out = output(outs, target.output)?.sub_slice(target.offset, bytes)?;
+            // SAFETY: memory that the caller has lent for writing. Two parts of one place would only garble it.
             Ok::<_, CudaError>((0..bytes, unsafe { DeviceSliceMut::from_raw(context, out.address(), bytes) }))
         };
         let mut jobs = Vec::with_capacity(lanes.len());
-        for (tensor, &number) in lanes.iter().zip(&numbers) {
-            let (range, out) = whole(number, tensor.decoded_bytes())?;
+        for (tensor, &target) in lanes.iter().zip(&targets) {
+            let (range, out) = place(target, tensor.decoded_bytes())?;
             jobs.push((tensor, range, out));
         }
         lanes::decode_lanes(decode, &jobs)?;
         let mut jobs = Vec::with_capacity(integer.len());
-        for (tensor, &number) in integer.iter().zip(&numbers[lanes.len()..]) {
-            let (range, out) = whole(number, tensor.decoded_bytes())?;
+        for (tensor, &target) in integer.iter().zip(&targets[lanes.len()..]) {
+            let (range, out) = place(target, tensor.decoded_bytes())?;
             jobs.push((tensor, range, out));
         }
         integer::decode_integer(decode, jobs)?;
+        let mut jobs = Vec::with_capacity(plain.len());
+        for (tensor, &target) in plain.iter().zip(&targets[lanes.len() + integer.len()..]) {
+            let (range, out) = place(target, tensor.decoded_bytes())?;
+            jobs.push((tensor, range, out));
+        }
+        plain::decode_plain(decode, &jobs)?;
         let mut copies = Vec::with_capacity(group.copies.len());
-        for (from, number, to) in &group.copies {
+        for (from, target) in &group.copies {
             let from = self.payload.sub_slice(from.start, from.len())?;
-            let out = output(outs, *number)?.sub_slice(*to, from.len())?;
-            // SAFETY: memory that the caller has lent for writing.
-            copies.push((from, unsafe { DeviceSliceMut::from_raw(context, out.address(), out.len()) }));
+            let (_, out) = place(*target, from.len())?;
+            copies.push((from, out));
         }
         copy_many(decode, copies)?;
         queue_crc32(
@@ -237,12 +264,13 @@ impl Slot {
         let kept = [
             keep(lanes.first().map_or(0, LanesResident::status_at), lanes.len())?,
             keep(integer.first().map_or(0, IntegerResident::status_at), integer.len())?,
+            keep(plain.first().map_or(0, PlainResident::status_at), plain.len())?,
             keep(crc_at, checked.len())?,
         ];
         copy_many(decode, kept)?;
         self.free.record(decode)?;
         self.used = true;
-        Ok(numbers)
+        Ok(targets.into_iter().map(|target| target.output).collect())
     }
 
     /// Queues the copies of all sources; those not in locked memory go through the slot's own.

@@ -16,7 +16,7 @@ impl CudaDevice {
     /// [`Error::Corrupt`] for a frame that nvCOMP rejected;
     /// [`Error::Cuda`] for what the driver reports.
     pub fn check<'a>(&self, tensors: impl IntoIterator<Item = &'a DeviceTensor>, stream: &Stream) -> Result<()> {
-        let (mut lanes, mut integer, mut frames) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut lanes, mut integer, mut plain, mut frames) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (number, tensor) in tensors.into_iter().enumerate() {
             match &tensor.held {
                 Held::Lanes { tensor: held, superblocks_per_chunk } => {
@@ -26,13 +26,16 @@ impl CudaDevice {
                     integer.push(((number, tensor, *superblocks_per_chunk), &**held));
                 }
                 Held::Frames(held) => frames.push((tensor, &**held)),
+                Held::Plain { tensor: held } => plain.push(((number, tensor, 1), &**held)),
                 Held::Bytes { .. } => {}
             }
         }
         let mut failures = wcodec_cuda::DeviceTensor::failures(stream, lanes.iter().map(|&(_, held)| held))?;
         failures.extend(wcodec_cuda::DeviceInteger::failures(stream, integer.iter().map(|&(_, held)| held))?);
+        failures.extend(wcodec_cuda::DevicePlain::failures(stream, plain.iter().map(|&(_, held)| held))?);
         stream.synchronize()?;
         let whose = lanes.into_iter().map(|(whose, _)| whose).chain(integer.into_iter().map(|(whose, _)| whose));
+        let whose = whose.chain(plain.into_iter().map(|(whose, _)| whose));
         let failed = whose.zip(failures).filter_map(|(whose, failure)| Some((whose, failure?)));
         if let Some(((_, tensor, per_chunk), failure)) = failed.min_by_key(|((number, ..), _)| *number) {
             return Err(damaged(&tensor.name, &tensor.chunks, per_chunk, failure));

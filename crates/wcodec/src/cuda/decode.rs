@@ -65,7 +65,8 @@ impl CudaDevice {
         items: impl IntoIterator<Item = (&'a DeviceTensor, Range<u64>, DeviceSliceMut<'a>)>,
         stream: &Stream,
     ) -> Result<()> {
-        let (mut lanes, mut integer, mut frames, mut copies) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut lanes, mut integer, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut frames, mut copies) = (Vec::new(), Vec::new());
         for (tensor, range, mut out) in items {
             if range.start > range.end || range.end > tensor.byte_len {
                 let (name, len) = (&tensor.name, tensor.byte_len);
@@ -82,6 +83,7 @@ impl CudaDevice {
                 Held::Lanes { tensor, .. } => lanes.push((&**tensor, range, out)),
                 Held::Integer { tensor, .. } => integer.push((&**tensor, range, out)),
                 Held::Frames(tensor) => frames.push((&**tensor, FrameTarget::Bytes(range, out))),
+                Held::Plain { tensor } => plain.push((&**tensor, range, out)),
                 Held::Bytes { buffer, pieces, .. } => {
                     let mut start = 0;
                     for piece in pieces {
@@ -102,6 +104,7 @@ impl CudaDevice {
         if !frames.is_empty() {
             self.frame_decoder()?.decode(frames, stream)?;
         }
+        self.decoder.decode_plain(plain, stream)?;
         copy_many(stream, copies as Vec<(DeviceSlice<'_>, DeviceSliceMut<'_>)>)?;
         Ok(())
     }

@@ -7,33 +7,34 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use wcodec_container::ArchiveReader;
-use wcodec_cuda::{DeviceBuffer, DeviceSliceMut, LoadGroup, LoadSize, PinnedBuffer, Source, Stream};
+use wcodec_container::{ArchiveReader, ChunkEntry};
+use wcodec_cuda::{DeviceBuffer, DeviceSliceMut, LOAD_SLOTS, LoadGroup, LoadSize, PinnedBuffer, Queue, Stream, Target};
 
-use super::check::damaged;
 use super::device::CudaDevice;
-use super::tensor::{DecodedBy, DeviceTensor};
-use super::upload::{Plan, Prepared, Source as Origin, chunks_of, describe, superblocks_per_chunk};
-use crate::archive::{Archive, Tensor};
+use super::parts::{self, Prepared, stored};
+use crate::archive::{Archive, Scratch, Tensor};
 use crate::error::{Error, Result};
 use crate::mode::Mode;
 
-/// Bytes of a group: long enough that starting its copy and its kernels costs nothing beside it, short enough that little is left to
-/// decode when the last byte has arrived.
-const GROUP_BYTES: u64 = 32 << 20;
-/// Tensors of a group: what one launch takes.
-const GROUP_TENSORS: usize = 32;
+/// Stored bytes of a group: long enough that starting its copy and its kernels costs little beside it, short enough that three
+/// of them are little memory and that little is left to decode when the last byte has arrived.
+const GROUP_BYTES: u64 = 16 << 20;
+/// Parts of a group: what one launch takes.
+const GROUP_PARTS: usize = 32;
+/// Groups that are prepared at a time, while those before them are on their way; the first ones are fewer, so that the copy starts at once.
+const WAVE: usize = 8;
 /// Bytes that a thread reads or copies at a time.
 const PIECE_BYTES: usize = 4 << 20;
+/// What the parts of a group are aligned to in its slot.
+const ALIGN: usize = 256;
 
 impl CudaDevice {
     /// Decodes tensors once, each into the first [`Tensor::byte_len`] bytes of its memory, without keeping them compressed: groups of
-    /// them are copied while earlier groups are decoded, so that it takes little longer than the copy of the compressed bytes. All
-    /// checksums are compared on the device. Works in `stream`'s order and waits.
+    /// their chunks are copied while earlier groups are decoded, so that it takes little longer than the copy of the compressed bytes.
+    /// All checksums of decoded bytes are compared, on the device. Works in `stream`'s order and waits.
     ///
     /// The copy is fastest from an archive in locked memory ([`CudaDevice::read_pinned`]); bytes of others are first copied there,
-    /// group by group. Beside the outputs it takes three groups in device memory: up to 100 MB, or three times the largest tensor's
-    /// compressed bytes.
+    /// group by group. Beside the outputs it takes three groups in device memory, about 50 MB.
     ///
     /// # Errors
     /// As for decoding on the CPU, for the first damaged tensor; [`Error::BadArgument`] unless there is an output for every tensor, and
@@ -53,32 +54,43 @@ impl CudaDevice {
             }
             exact.push(out.take(len as usize)?);
         }
-        let groups = groups(tensors)?;
+        let as_stored =
+            tensors.iter().map(|tensor| parts::is_copied(&self.decoder, tensor)).collect::<Result<Vec<_>>>()?;
+        let groups = groups(tensors, &as_stored);
         let size = LoadSize {
-            groups: groups.len(),
-            slot_bytes: groups.iter().map(|group| group.plan.bytes).max().unwrap_or(0),
-            results: tensors.iter().map(|tensor| 1 + tensor.chunks().max(1)).sum(),
+            slot_bytes: groups.iter().map(|group| group.bytes).max().unwrap_or(0),
+            results: groups.iter().flat_map(|group| &group.parts).map(|part| 1 + part.chunks.len().max(1)).sum(),
         };
-        let mut expected = Vec::new();
-        let mut report = LoadReport::default();
-        let prepare = |number: usize, buffer: &Arc<DeviceBuffer>| {
-            self.prepare_group(tensors, &groups[number], buffer, &mut expected, &mut report)
+        let mut feeder = Feeder {
+            device: self,
+            tensors,
+            groups: &groups,
+            as_stored: &as_stored,
+            expected: Vec::new(),
+            by_kernel: vec![false; tensors.len()],
         };
-        let loaded = wcodec_cuda::load(stream, &mut exact, size, prepare, stage)?;
-        let failure = loaded.failures.into_iter().min_by_key(|(number, _)| *number);
-        if let Some((number, failure)) = failure {
-            // The device says where it found damage; the CPU says what it is.
-            tensors[number].verify()?;
-            let tensor = &tensors[number];
-            return Err(damaged(tensor.name(), &chunks_of(tensor), superblocks_per_chunk(tensor), failure));
+        let loaded = wcodec_cuda::load(stream, &mut exact, size, |slots, queue| feeder.feed(slots, queue), stage)?;
+        if let Some((number, failure)) = loaded.failures.into_iter().min_by_key(|(number, _)| *number) {
+            // The device says that there is damage; the CPU says where and what it is.
+            tensors[number].decode()?;
+            return Err(Error::Cuda(failure));
         }
-        for ((number, chunk, expected), found) in expected.into_iter().zip(loaded.crc32) {
+        for (&(number, chunk, expected), found) in feeder.expected.iter().zip(loaded.crc32) {
             if expected != found {
                 let what = match tensors[number].mode() {
                     Mode::Pooled => format!("tensor `{}`", tensors[number].name()),
                     _ => format!("tensor `{}`, chunk {chunk}", tensors[number].name()),
                 };
                 return Err(Error::Checksum { what, expected, found });
+            }
+        }
+        let mut report = LoadReport::default();
+        for (tensor, &by_kernel) in tensors.iter().zip(&feeder.by_kernel) {
+            match tensor.mode() {
+                _ if by_kernel => report.by_kernel += 1,
+                Mode::Store => report.by_copy += 1,
+                _ if tensor.byte_len() == 0 => report.by_copy += 1,
+                _ => report.by_host += 1,
             }
         }
         Ok(report)
@@ -103,76 +115,6 @@ impl CudaDevice {
             .try_for_each(|(number, piece)| read_at(&file, piece, (number * PIECE_BYTES) as u64).map_err(io))?;
         Ok(Archive::new(ArchiveReader::from_bytes(PinnedArchive { memory, len })?))
     }
-
-    /// The tensors of a group, ready to be decoded from `buffer`.
-    fn prepare_group<'a>(
-        &self,
-        tensors: &'a [Tensor<'_>],
-        group: &Group,
-        buffer: &Arc<DeviceBuffer>,
-        expected: &mut Vec<(usize, usize, u32)>,
-        report: &mut LoadReport,
-    ) -> Result<LoadGroup<'a>> {
-        let numbers = group.tensors.clone();
-        let described: Vec<DeviceTensor> = tensors[numbers.clone()]
-            .iter()
-            .zip(&group.plan.places)
-            .map(|(tensor, place)| describe(tensor, place, buffer))
-            .collect();
-        let work = numbers.clone().into_par_iter().zip(&described).zip(&group.plan.places);
-        let prepared = work
-            .map(|((number, described), place)| {
-                let tensor = &tensors[number];
-                let source = match place.source {
-                    Origin::Payload => Some(Cow::Borrowed(tensor.payload()?)),
-                    Origin::Shared | Origin::Frames => None,
-                    Origin::Decoded => Some(Cow::Owned(tensor.decode()?)),
-                };
-                Ok((source, self.prepare(tensor, described, buffer)?))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let mut load = LoadGroup::default();
-        for ((number, (source, prepared)), (described, place)) in
-            numbers.zip(prepared).zip(described.iter().zip(&group.plan.places))
-        {
-            load.sources.extend(source.map(|bytes| -> Source<'a> { (bytes, place.offset) }));
-            match prepared {
-                Some(Prepared::Lanes(tensor)) => {
-                    report.by_kernel += 1;
-                    load.lanes.push((number, tensor));
-                }
-                Some(Prepared::Integer(tensor)) => {
-                    report.by_kernel += 1;
-                    load.integer.push((number, tensor));
-                }
-                Some(Prepared::Decoded(_)) => {
-                    return Err(Error::BadArgument(format!(
-                        "tensor `{}`: this device has too little shared memory for its tables",
-                        tensors[number].name()
-                    )));
-                }
-                None => {
-                    match described.decoded_by() {
-                        DecodedBy::Copy => report.by_copy += 1,
-                        _ => report.by_host += 1,
-                    }
-                    let mut to = 0;
-                    for piece in described.pieces() {
-                        load.copies.push((piece.offset..piece.offset + piece.bytes, number, to));
-                        to += piece.bytes;
-                    }
-                }
-            }
-            let mut start = 0;
-            for (chunk, info) in described.chunks.iter().enumerate() {
-                let range: Range<usize> = start..start + info.decoded_len as usize;
-                start = range.end;
-                load.checks.push((number, range));
-                expected.push((number, chunk, info.crc32_decoded));
-            }
-        }
-        Ok(load)
-    }
 }
 
 /// How tensors were loaded.
@@ -186,29 +128,179 @@ pub struct LoadReport {
     pub by_host: usize,
 }
 
-/// Tensors that are copied and decoded together.
-struct Group {
-    tensors: Range<usize>,
-    plan: Plan,
+/// Chunks of a tensor that are copied and decoded together, and their place in the group's slot and in the tensor.
+struct Part {
+    tensor: usize,
+    chunks: Range<usize>,
+    slot: Range<usize>,
+    decoded: Range<usize>,
 }
 
-fn groups(tensors: &[Tensor<'_>]) -> Result<Vec<Group>> {
-    let mut groups = Vec::new();
-    let mut start = 0;
-    while start < tensors.len() {
-        let (mut end, mut bytes) = (start, 0u64);
-        while end < tensors.len() && end - start < GROUP_TENSORS {
-            let tensor = &tensors[end];
-            bytes = bytes.saturating_add(tensor.entry().payload.len.max(1));
-            if end > start && bytes > GROUP_BYTES {
-                break;
-            }
-            end += 1;
+/// Parts that share a slot.
+#[derive(Default)]
+struct Group {
+    parts: Vec<Part>,
+    bytes: usize,
+}
+
+/// Cuts tensors into runs of chunks, and gathers these. `as_stored`: which tensors go to the device as they are stored.
+fn groups(tensors: &[Tensor<'_>], as_stored: &[bool]) -> Vec<Group> {
+    let mut groups = vec![Group::default()];
+    for (number, (tensor, &as_stored)) in tensors.iter().zip(as_stored).enumerate() {
+        let entry = tensor.entry();
+        // What each chunk takes in a slot, gaps included. A pooled tensor is one without a number.
+        let plain = parts::is_plain(tensor);
+        let size = |chunk: &ChunkEntry| match () {
+            () if as_stored => chunk.len.next_multiple_of(64),
+            () if plain => 0,
+            () => chunk.decoded_len,
+        };
+        let mut sizes: Vec<(u64, u64)> = entry.chunks.iter().map(|chunk| (size(chunk), chunk.decoded_len)).collect();
+        if sizes.is_empty() && entry.decoded_len > 0 {
+            sizes.push((entry.decoded_len, entry.decoded_len));
         }
-        groups.push(Group { tensors: start..end, plan: Plan::new(&tensors[start..end], false)? });
-        start = end;
+        let (mut chunk, mut decoded) = (0, 0u64);
+        while let Some(&(needed, _)) = sizes.get(chunk) {
+            let last = groups.last().map_or((0, 0), |group| (group.parts.len(), group.bytes as u64));
+            if last.0 == GROUP_PARTS || (last.0 > 0 && last.1 + needed > GROUP_BYTES) {
+                groups.push(Group::default());
+            }
+            let Some(group) = groups.last_mut() else { break };
+            let (start, first, begin) = (group.bytes, chunk, decoded);
+            let mut end = start as u64;
+            while let Some(&(bytes, len)) = sizes.get(chunk)
+                && (chunk == first || end + bytes <= GROUP_BYTES)
+            {
+                (end, decoded, chunk) = (end + bytes, decoded + len, chunk + 1);
+            }
+            let chunks = first..chunk.min(entry.chunks.len());
+            let (slot, decoded) = (start..end as usize, begin as usize..decoded as usize);
+            group.bytes = slot.end.next_multiple_of(ALIGN);
+            group.parts.push(Part { tensor: number, chunks, slot, decoded });
+        }
     }
-    Ok(groups)
+    groups
+}
+
+/// Prepares groups and queues them.
+struct Feeder<'f, 't> {
+    device: &'f CudaDevice,
+    tensors: &'f [Tensor<'t>],
+    groups: &'f [Group],
+    /// Of every tensor: whether it goes to the device as it is stored.
+    as_stored: &'f [bool],
+    /// Of every part to check: tensor, chunk, CRC-32.
+    expected: Vec<(usize, usize, u32)>,
+    /// Of every tensor: whether a kernel decodes it.
+    by_kernel: Vec<bool>,
+}
+
+impl<'f> Feeder<'f, '_> {
+    /// Queues a wave of groups while the next one is being prepared.
+    fn feed(&mut self, slots: &[Arc<DeviceBuffer>], queue: &mut Queue<'_, 'f>) -> Result<()> {
+        let mut ready: Vec<LoadGroup<'f>> = Vec::new();
+        let (mut next, mut wave) = (0, 1);
+        loop {
+            let numbers = next..(next + wave).min(self.groups.len());
+            for group in &self.groups[numbers.clone()] {
+                self.expect(group);
+            }
+            let this = &*self;
+            let prepare = || {
+                let groups = numbers.clone().into_par_iter();
+                groups
+                    .map(|number| this.prepare(&this.groups[number], &slots[number % LOAD_SLOTS]))
+                    .collect::<Result<Vec<_>>>()
+            };
+            let mut submit = || ready.drain(..).try_for_each(&mut *queue);
+            let (prepared, submitted) = rayon::join(prepare, &mut submit);
+            submitted?;
+            for (group, kernels) in prepared? {
+                kernels.into_iter().for_each(|tensor| self.by_kernel[tensor] = true);
+                ready.push(group);
+            }
+            if ready.is_empty() {
+                return Ok(());
+            }
+            next = numbers.end;
+            wave = (2 * wave).min(WAVE);
+        }
+    }
+
+    /// Notes the checksums of a group.
+    fn expect(&mut self, group: &Group) {
+        for part in &group.parts {
+            let entry = self.tensors[part.tensor].entry();
+            if entry.chunks.is_empty() {
+                self.expected.push((part.tensor, 0, entry.crc32_decoded));
+            }
+            let chunks = part.chunks.clone().map(|chunk| (part.tensor, chunk, entry.chunks[chunk].crc32_decoded));
+            self.expected.extend(chunks);
+        }
+    }
+
+    /// A group that will lie in `buffer`, and which of its tensors have a kernel.
+    fn prepare(&self, group: &Group, buffer: &Arc<DeviceBuffer>) -> Result<(LoadGroup<'f>, Vec<usize>)> {
+        let work = group.parts.par_iter().map(|part| {
+            let tensor = &self.tensors[part.tensor];
+            let extents: Vec<_> = tensor.entry().chunk_extents().collect();
+            if !self.as_stored[part.tensor] && !parts::is_plain(tensor) {
+                return Ok((Cow::Owned(decode(tensor, part)?), Prepared::None));
+            }
+            let prepared = parts::prepare(&self.device.decoder, tensor, part.chunks.clone(), buffer, part.slot.start)?;
+            let bytes = if self.as_stored[part.tensor] { stored(tensor, &part.chunks, &extents)? } else { &[] };
+            Ok((Cow::Borrowed(bytes), prepared))
+        });
+        let mut load = LoadGroup::default();
+        let mut by_kernel = Vec::new();
+        for (part, (bytes, prepared)) in group.parts.iter().zip(work.collect::<Result<Vec<_>>>()?) {
+            let (tensor, target) =
+                (&self.tensors[part.tensor], Target { output: part.tensor, offset: part.decoded.start });
+            match prepared {
+                Prepared::Lanes(prepared) => {
+                    by_kernel.push(part.tensor);
+                    load.lanes.push((target, prepared));
+                }
+                Prepared::Integer(prepared) => {
+                    by_kernel.push(part.tensor);
+                    load.integer.push((target, prepared));
+                }
+                Prepared::Plain(prepared) => {
+                    by_kernel.push(part.tensor);
+                    load.plain.push((target, prepared));
+                }
+                Prepared::None if self.as_stored[part.tensor] => {
+                    // Stored chunks, with gaps between them.
+                    let (mut from, mut to) = (part.slot.start, part.decoded.start);
+                    for chunk in &tensor.entry().chunks[part.chunks.clone()] {
+                        let len = chunk.decoded_len as usize;
+                        load.copies.push((from..from + len, Target { output: part.tensor, offset: to }));
+                        from += len.next_multiple_of(64);
+                        to += len;
+                    }
+                }
+                Prepared::None => load.copies.push((part.slot.start..part.slot.start + part.decoded.len(), target)),
+            }
+            load.sources.push((bytes, part.slot.start));
+            let mut start = part.decoded.start;
+            for chunk in &tensor.entry().chunks[part.chunks.clone()] {
+                load.checks.push((part.tensor, start..start + chunk.decoded_len as usize));
+                start += chunk.decoded_len as usize;
+            }
+            if tensor.entry().chunks.is_empty() {
+                load.checks.push((part.tensor, part.decoded.clone()));
+            }
+        }
+        Ok((load, by_kernel))
+    }
+}
+
+/// A part of a tensor whose mode has no kernel.
+fn decode(tensor: &Tensor<'_>, part: &Part) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; part.decoded.len()];
+    let range = part.decoded.start as u64..part.decoded.end as u64;
+    tensor.decode_range(range, &mut bytes, &mut Scratch::default())?;
+    Ok(bytes)
 }
 
 /// Copies into locked memory, many pieces at once.

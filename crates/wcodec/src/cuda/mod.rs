@@ -53,6 +53,7 @@ mod dequantize;
 mod device;
 mod frames;
 mod load;
+mod parts;
 mod tensor;
 mod upload;
 

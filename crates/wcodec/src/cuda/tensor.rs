@@ -39,6 +39,8 @@ pub(super) enum Held {
     Integer { tensor: Box<wcodec_cuda::DeviceInteger>, superblocks_per_chunk: usize },
     /// Frames, for nvCOMP.
     Frames(Box<wcodec_cuda::DeviceFrames>),
+    /// Byte planes, for the plain kernel.
+    Plain { tensor: Box<wcodec_cuda::DevicePlain> },
     /// The decoded bytes themselves, in pieces that follow one another in the tensor.
     Bytes { buffer: Arc<DeviceBuffer>, pieces: Vec<Piece>, by: DecodedBy },
 }
@@ -97,22 +99,15 @@ impl DeviceTensor {
             Held::Lanes { tensor, .. } => tensor.device_bytes() as u64,
             Held::Integer { tensor, .. } => tensor.device_bytes() as u64,
             Held::Frames(frames) => frames.device_bytes() as u64,
+            Held::Plain { tensor } => tensor.device_bytes() as u64,
             Held::Bytes { pieces, .. } => pieces.iter().map(|piece| piece.bytes as u64).sum(),
-        }
-    }
-
-    /// The pieces of a buffer that its bytes, stored or decoded, are.
-    pub(super) fn pieces(&self) -> &[Piece] {
-        match &self.held {
-            Held::Lanes { .. } | Held::Integer { .. } | Held::Frames(_) => &[],
-            Held::Bytes { pieces, .. } => pieces,
         }
     }
 
     /// What brings its bytes into the caller's memory.
     pub fn decoded_by(&self) -> DecodedBy {
         match &self.held {
-            Held::Lanes { .. } | Held::Integer { .. } => DecodedBy::Kernel,
+            Held::Lanes { .. } | Held::Integer { .. } | Held::Plain { .. } => DecodedBy::Kernel,
             Held::Frames(_) => DecodedBy::Nvcomp,
             Held::Bytes { by, .. } => *by,
         }

@@ -1,25 +1,18 @@
 //! Bringing tensors to a device.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use wcodec_cuda::{
-    BlockEntry, CudaError, DeviceBuffer, DeviceInteger, DevicePayload, IntegerTensor, LanesTensor, PreparedInteger,
-    PreparedTensor, Stream, crc32_device,
-};
-use wcodec_rans::TableSet;
+use wcodec_cuda::{DeviceBuffer, DeviceInteger, DevicePlain, Stream, crc32_device};
 
-use super::check::damaged;
 use super::device::CudaDevice;
+use super::parts::{self, Prepared};
 use super::tensor::{ChunkInfo, DecodedBy, DeviceTensor, Held, Piece};
 use crate::archive::{Decoder, Tensor};
 use crate::error::{Error, Result};
-use crate::integer::IntegerDecoder;
-use crate::lanes::LanesDecoder;
+use crate::lanes::Geometry;
 use crate::mode::Mode;
-use crate::wire::Cursor;
 
 /// What payloads are aligned to on the device; in an archive they are aligned to 64 bytes.
 const ALIGN: usize = 256;
@@ -37,14 +30,14 @@ impl CudaDevice {
     /// [`Error::Checksum`] for stored bytes, [`Error::Corrupt`] and [`Error::Rans`] for damage that shows before decoding,
     /// [`Error::Cuda`] when memory runs out.
     pub fn upload(&self, tensors: &[Tensor<'_>], stream: &Stream) -> Result<Vec<DeviceTensor>> {
-        let plan = Plan::new(tensors, self.keeps_frames(tensors)?)?;
+        let plan = self.plan(tensors)?;
         let mut buffer = DeviceBuffer::new(self.context(), plan.bytes)?;
         let mut gathered = Vec::new();
         let mut gathered_at = 0;
         for (tensor, place) in tensors.iter().zip(&plan.places) {
             match place.source {
                 Source::Payload => buffer.copy_from_host(stream, place.offset, tensor.payload()?)?,
-                Source::Shared | Source::Frames => {}
+                Source::Shared | Source::Beside => {}
                 Source::Decoded => {
                     if gathered.is_empty() {
                         gathered_at = place.offset;
@@ -72,32 +65,37 @@ impl CudaDevice {
     ) -> Result<Vec<DeviceTensor>> {
         let mut held: Vec<DeviceTensor> =
             tensors.iter().zip(&plan.places).map(|(tensor, place)| describe(tensor, place, &buffer)).collect();
-        let prepare = |(tensor, described): (&Tensor<'_>, &DeviceTensor)| self.prepare(tensor, described, &buffer);
-        let prepared = tensors.par_iter().zip(&held).map(prepare).collect::<Result<Vec<_>>>()?;
         check_stored(tensors, &held, &plan.places, stream)?;
-        let (mut lanes, mut integer) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+        let prepare = |(tensor, place): (&Tensor<'_>, &Place)| match place.source {
+            Source::Decoded => Ok(Prepared::None),
+            _ => parts::prepare(&self.decoder, tensor, 0..tensor.chunks(), &buffer, place.offset),
+        };
+        let prepared = tensors.par_iter().zip(&plan.places).map(prepare).collect::<Result<Vec<_>>>()?;
+        let (mut lanes, mut integer, mut plain) = (Kind::default(), Kind::default(), Kind::default());
         for (number, prepared) in prepared.into_iter().enumerate() {
             match prepared {
-                Some(Prepared::Lanes(tensor)) => lanes.extend([(number, tensor)]),
-                Some(Prepared::Integer(tensor)) => integer.extend([(number, tensor)]),
-                Some(Prepared::Decoded(bytes)) => {
-                    let pieces = vec![Piece { offset: 0, bytes: bytes.len() }];
-                    let buffer = Arc::new(DeviceBuffer::from_host(stream, &bytes)?);
-                    held[number].held = Held::Bytes { buffer, pieces, by: DecodedBy::Host };
-                }
-                None => {}
+                Prepared::Lanes(tensor) => lanes.push(number, tensor),
+                Prepared::Integer(tensor) => integer.push(number, tensor),
+                Prepared::Plain(tensor) => plain.push(number, tensor),
+                Prepared::None => {}
             }
         }
-        for (number, tensor) in lanes.0.into_iter().zip(wcodec_cuda::DeviceTensor::adopt(stream, lanes.1)?) {
+        for (number, tensor) in lanes.numbers.into_iter().zip(wcodec_cuda::DeviceTensor::adopt(stream, lanes.prepared)?)
+        {
             let superblocks_per_chunk = superblocks_per_chunk(&tensors[number]);
             held[number].held = Held::Lanes { tensor: Box::new(tensor), superblocks_per_chunk };
         }
-        for (number, tensor) in integer.0.into_iter().zip(DeviceInteger::adopt(stream, integer.1)?) {
+        for (number, tensor) in integer.numbers.into_iter().zip(DeviceInteger::adopt(stream, integer.prepared)?) {
             let superblocks_per_chunk = superblocks_per_chunk(&tensors[number]);
             held[number].held = Held::Integer { tensor: Box::new(tensor), superblocks_per_chunk };
         }
-        let numbers: Vec<usize> =
-            (0..tensors.len()).filter(|&number| plan.places[number].source == Source::Frames).collect();
+        for (number, tensor) in plain.numbers.into_iter().zip(DevicePlain::upload(stream, plain.prepared)?) {
+            tensors[number].verify_stored()?;
+            held[number].held = Held::Plain { tensor: Box::new(tensor) };
+        }
+        let numbers: Vec<usize> = (0..tensors.len())
+            .filter(|&number| tensors[number].mode() == Mode::Zstd && plan.places[number].source == Source::Beside)
+            .collect();
         let frames: Vec<&Tensor<'_>> = numbers.iter().map(|&number| &tensors[number]).collect();
         for (number, frames) in numbers.into_iter().zip(self.upload_frames(&frames, stream)?) {
             held[number].held = Held::Frames(Box::new(frames));
@@ -105,138 +103,9 @@ impl CudaDevice {
         Ok(held)
     }
 
-    /// What a kernel needs of a tensor whose payload is, or will be, where `described` says; `None` for a tensor without a kernel.
-    pub(super) fn prepare(
-        &self,
-        tensor: &Tensor<'_>,
-        described: &DeviceTensor,
-        buffer: &Arc<DeviceBuffer>,
-    ) -> Result<Option<Prepared>> {
-        let prepared = match tensor.decoder() {
-            Decoder::Lanes(lanes) => self.prepare_lanes(tensor, lanes, described, buffer).map(Prepared::Lanes),
-            Decoder::Integer(integer) => {
-                self.prepare_integer(tensor, integer, described, buffer).map(Prepared::Integer)
-            }
-            _ => return Ok(None),
-        };
-        match prepared {
-            // A device with little shared memory, and large tables.
-            Err(Error::Cuda(CudaError::TooLarge { .. })) => Ok(Some(Prepared::Decoded(tensor.decode()?))),
-            Err(error) => {
-                // The kernel's side says that the parts do not fit; the CPU says what is wrong with them.
-                tensor.decode()?;
-                Err(error)
-            }
-            Ok(prepared) => Ok(Some(prepared)),
-        }
-    }
-
-    /// The parts of a tensor in lanes mode, checked.
-    fn prepare_lanes(
-        &self,
-        tensor: &Tensor<'_>,
-        lanes: &LanesDecoder,
-        described: &DeviceTensor,
-        buffer: &Arc<DeviceBuffer>,
-    ) -> Result<PreparedTensor> {
-        let pieces = described.pieces();
-        let (params, g) = (&lanes.params, &lanes.params.geometry);
-        let blocks: Vec<BlockEntry> = lanes
-            .index
-            .iter()
-            .map(|block| BlockEntry { stream_words: block.stream_words, base: block.base, patches: block.patches })
-            .collect();
-        let payload = tensor.payload()?;
-        let start = pieces.first().map_or(0, |piece| piece.offset);
-        let bytes_of = |piece: &Piece| -> Range<usize> { piece.offset - start..piece.offset - start + piece.bytes };
-        let chunks: Vec<&[u8]> = pieces.iter().filter_map(|piece| payload.get(bytes_of(piece))).collect();
-        let tables = tables_of(tensor)?;
-        let parts = LanesTensor {
-            layout: params.layout,
-            element_bytes: g.element_bytes,
-            rows: g.rows,
-            cols: g.cols,
-            rest: g.rest * g.element_bytes,
-            block_rows: g.block_rows,
-            strips_per_chunk: g.strips_per_chunk,
-            tables: &tables,
-            row_classes: &params.row_classes,
-            col_classes: &params.col_classes,
-            low_bits: &params.low_bits,
-            blocks: &blocks,
-            chunks: &chunks,
-        };
-        let place =
-            DevicePayload { buffer: Arc::clone(buffer), chunks: pieces.iter().map(|piece| piece.offset).collect() };
-        let prepared = PreparedTensor::new(&self.decoder, &parts, &place);
-        prepared.map_err(|error| damaged(tensor.name(), &described.chunks, superblocks_per_chunk(tensor), error))
-    }
-
-    /// The parts of a tensor in integer mode, checked.
-    fn prepare_integer(
-        &self,
-        tensor: &Tensor<'_>,
-        integer: &IntegerDecoder,
-        described: &DeviceTensor,
-        buffer: &Arc<DeviceBuffer>,
-    ) -> Result<PreparedInteger> {
-        let (params, g) = (&integer.params, &integer.params.geometry);
-        let payload = tensor.payload()?;
-        let extents: Vec<_> = tensor.entry().chunk_extents().collect();
-        let parts = integer.device_parts(payload, &extents)?;
-        let parts = IntegerTensor {
-            rows: g.rows,
-            cols: g.cols,
-            block_rows: g.block_rows,
-            tile: params.tile.get(),
-            tables: &integer.tables,
-            blocks: &parts.blocks,
-            tiles: &parts.tiles,
-            classes: &parts.classes,
-            rest: parts.rest,
-        };
-        let prepared = PreparedInteger::new(&self.decoder, &parts, &place_of(described, buffer), payload.len());
-        prepared.map_err(|error| damaged(tensor.name(), &described.chunks, superblocks_per_chunk(tensor), error))
-    }
-}
-
-/// A tensor that is ready for its kernel but for what stands beside its payload.
-pub(super) enum Prepared {
-    Lanes(PreparedTensor),
-    Integer(PreparedInteger),
-    /// What the CPU decoded, because the kernel cannot.
-    Decoded(Vec<u8>),
-}
-
-/// Where tensors go in a buffer.
-pub(super) struct Plan {
-    pub(super) places: Vec<Place>,
-    pub(super) bytes: usize,
-}
-
-/// Where a tensor goes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
-    pub(super) offset: usize,
-    pub(super) source: Source,
-}
-
-/// What goes there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
-    /// The payload as it is stored.
-    Payload,
-    /// The same, which comes with an earlier tensor.
-    Shared,
-    /// Bytes that the CPU decodes.
-    Decoded,
-    /// Frames, which get a buffer of their own.
-    Frames,
-}
-
-impl Plan {
-    /// Payloads first, decoded bytes behind them. `frames` says whether those of zstd mode are kept as they are.
-    pub(super) fn new(tensors: &[Tensor<'_>], frames: bool) -> Result<Self> {
+    /// Where tensors go: payloads first, decoded bytes behind them.
+    fn plan(&self, tensors: &[Tensor<'_>]) -> Result<Plan> {
+        let frames = self.keeps_frames(tensors)?;
         let mut places = vec![Place { offset: 0, source: Source::Decoded }; tensors.len()];
         let mut bytes = 0usize;
         let mut payloads = HashMap::new();
@@ -248,7 +117,9 @@ impl Plan {
             Ok::<usize, Error>(offset)
         };
         for (tensor, place) in tensors.iter().zip(&mut places) {
-            if matches!(tensor.mode(), Mode::Lanes | Mode::Integer | Mode::Store) {
+            if parts::is_plain(tensor) || (frames && tensor.mode() == Mode::Zstd) {
+                place.source = Source::Beside;
+            } else if parts::is_copied(&self.decoder, tensor)? {
                 let payload = tensor.entry().payload;
                 *place = match payloads.get(&(payload.offset, payload.len)) {
                     Some(&offset) => Place { offset, source: Source::Shared },
@@ -258,22 +129,65 @@ impl Plan {
             }
         }
         for (tensor, place) in tensors.iter().zip(&mut places) {
-            if frames && tensor.mode() == Mode::Zstd {
-                place.source = Source::Frames;
-            } else if place.source == Source::Decoded {
+            if place.source == Source::Decoded {
                 place.offset = next(tensor.byte_len())?;
             }
         }
-        Ok(Self { places, bytes })
+        Ok(Plan { places, bytes })
     }
 }
 
+/// Tensors of one kernel, ready for it, and their numbers.
+struct Kind<T> {
+    numbers: Vec<usize>,
+    prepared: Vec<T>,
+}
+
+impl<T> Default for Kind<T> {
+    fn default() -> Self {
+        Self { numbers: Vec::new(), prepared: Vec::new() }
+    }
+}
+
+impl<T> Kind<T> {
+    fn push(&mut self, number: usize, prepared: T) {
+        self.numbers.push(number);
+        self.prepared.push(prepared);
+    }
+}
+
+/// Where tensors go in a buffer.
+struct Plan {
+    places: Vec<Place>,
+    bytes: usize,
+}
+
+/// Where a tensor goes.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    offset: usize,
+    source: Source,
+}
+
+/// What goes there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// The payload as it is stored.
+    Payload,
+    /// The same, which comes with an earlier tensor.
+    Shared,
+    /// Nothing: planes and frames have memory of their own.
+    Beside,
+    /// Bytes that the CPU decodes.
+    Decoded,
+}
+
 /// What is known of a tensor, with its bytes as pieces of the buffer.
-pub(super) fn describe(tensor: &Tensor<'_>, place: &Place, buffer: &Arc<DeviceBuffer>) -> DeviceTensor {
+fn describe(tensor: &Tensor<'_>, place: &Place, buffer: &Arc<DeviceBuffer>) -> DeviceTensor {
     let entry = tensor.entry();
     let pieces = match place.source {
-        Source::Frames => Vec::new(),
         Source::Decoded => vec![Piece { offset: place.offset, bytes: entry.decoded_len as usize }],
+        Source::Beside => Vec::new(),
         Source::Payload | Source::Shared => entry
             .chunk_extents()
             .map(|extent| Piece {
@@ -336,25 +250,12 @@ fn check_stored(tensors: &[Tensor<'_>], held: &[DeviceTensor], places: &[Place],
 
 pub(super) fn superblocks_per_chunk(tensor: &Tensor<'_>) -> usize {
     match tensor.decoder() {
-        Decoder::Lanes(lanes) => lanes.params.geometry.strips_per_chunk * lanes.params.geometry.blocks_across(),
-        Decoder::Integer(integer) => integer.params.geometry.strips_per_chunk * integer.params.geometry.blocks_across(),
+        Decoder::Lanes(lanes) => blocks_of_chunk(&lanes.params.geometry),
+        Decoder::Integer(integer) => blocks_of_chunk(&integer.params.geometry),
         _ => 1,
     }
 }
 
-/// Where the chunks of a tensor lie that has not been given to a kernel yet.
-fn place_of(described: &DeviceTensor, buffer: &Arc<DeviceBuffer>) -> DevicePayload {
-    let chunks = described.pieces().iter().map(|piece| piece.offset).collect();
-    DevicePayload { buffer: Arc::clone(buffer), chunks }
-}
-
-/// The table set of a tensor, which its decoder has found to be in order.
-fn tables_of(tensor: &Tensor<'_>) -> Result<TableSet> {
-    let (entry, offset) = (tensor.entry(), tensor.directory_offset());
-    let mut cursor = Cursor::new(&entry.params, &entry.name, offset);
-    let id = cursor.varint()?;
-    match usize::try_from(id).ok().and_then(|id| tensor.pool().get(id)) {
-        Some(bytes) => TableSet::from_bytes(bytes).map_err(|error| Error::rans(&entry.name, offset, error)),
-        None => cursor.corrupt("no such table set"),
-    }
+fn blocks_of_chunk(geometry: &Geometry) -> usize {
+    geometry.strips_per_chunk.saturating_mul(geometry.blocks_across())
 }

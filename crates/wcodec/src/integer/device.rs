@@ -20,13 +20,15 @@ pub(crate) struct DeviceParts {
 }
 
 impl IntegerDecoder {
-    /// The parts of the chunks at `extents`, of which the first begins `payload`. Everything is checked as for decoding.
-    pub(crate) fn device_parts(&self, payload: &[u8], extents: &[Extent]) -> Result<DeviceParts> {
+    /// The parts of chunks `chunks`; `bytes` begins with the first of them, `extents` are those of all chunks. Everything is checked as
+    /// for decoding.
+    pub(crate) fn device_parts(&self, chunks: Range<usize>, bytes: &[u8], extents: &[Extent]) -> Result<DeviceParts> {
         let mut parts = DeviceParts { blocks: Vec::new(), tiles: Vec::new(), classes: Vec::new(), rest: 0..0 };
-        let first = extents.first().map_or(0, |extent| extent.offset);
-        for (chunk, extent) in extents.iter().enumerate() {
+        let first = extents[chunks.start].offset;
+        for chunk in chunks {
+            let extent = extents[chunk];
             let start = (extent.offset - first) as usize;
-            let bytes = &payload[start..start + extent.len as usize];
+            let bytes = &bytes[start..start + extent.len as usize];
             let (side, [mut states_at, mut stream_at]) = self.side(chunk, bytes, extent.offset)?;
             let sections = [states_at, stream_at];
             let blocks = &mut parts.blocks;
