@@ -1,8 +1,9 @@
 //! AVX-512, in two forms that share all but the step.
 //!
 //! *Registers*: states are split into halves, 32 lanes to a vector (even columns, odd columns), and buckets are looked up by byte
-//! permutations. A row of 64 symbols takes about 75 vector instructions with up to 128 entries, 95 with 256 and 140 with 512, and
-//! no memory but the stream. Two superblocks together hide the chain state → bucket → alias → frequency → multiply → words.
+//! permutations: six look-ups per half row of one, two or four permutations of 128 entries each. Two superblocks go together, table by
+//! table: that hides the chain state → bucket → alias → frequency → multiply → words, and loads every vector of a table once for four
+//! halves (looked up half by half, the loads were the limit: 17 % slower at 256 entries). Four together lack registers and are slower.
 //!
 //! *Gather*: states are four vectors of sixteen, lanes 0–15, 16–31 (even columns), 32–47, 48–63 (odd columns), and a slot's entry
 //! is gathered from 2^P. A row takes some 80 vector instructions and four gathers worth about 12 cycles each, more where the
@@ -185,64 +186,79 @@ const GATHER: usize = 0;
 /// A superblock's value words, row by row.
 type Values = [MaybeUninit<[__m512i; 2]>; MAX_ROWS];
 
+/// Runs `body` for the even and the odd columns of every superblock.
+macro_rules! halves {
+    ($n:ident, $b:ident, $h:ident, $body:expr) => {
+        each!($n, $b, {
+            {
+                let $h = 0;
+                $body;
+            }
+            {
+                let $h = 1;
+                $body;
+            }
+        })
+    };
+}
+
+/// Looks the indexes of all halves up, each vector of the table loaded once.
+macro_rules! look_up {
+    ($n:ident, $table:expr, $index:ident, $tops:ident) => {{
+        let vectors = vectors::<VECTORS>($table);
+        let mut found = $index;
+        halves!($n, b, h, found[b][h] = pick::<VECTORS>(&vectors, $index[b][h], $tops[b][h]));
+        found
+    }};
+}
+
 /// Decodes one symbol per lane and refills the states, halves of states in 16-bit lanes. Gives value words.
 ///
 /// `sums` are the lanes' row plus column classes. With x = state, slot = x mod 2^P: bucket and place say symbol and bias as
-/// [`crate::alias`] explains; then freq·(x >> P) + bias in halves, with one carry. A macro, since states must stay in registers and a
-/// function of two call sites is not inlined.
+/// [`crate::alias`] explains; then freq·(x >> P) + bias in halves, with one carry. Table by table for all superblocks, since two loads
+/// a cycle would otherwise be the limit. A macro, since states must stay in registers and a function of two call sites is not inlined.
 macro_rules! register_step {
-    ($t:expr, $states:expr, $sums:expr, $stream:expr, $position:expr, $careful:literal) => {{
+    ($n:ident, $t:expr, $states:expr, $sums:expr, $streams:expr, $positions:expr, $careful:literal) => {{
         /// The low bytes of all halfwords.
         const LOW: u64 = 0x5555_5555_5555_5555;
-        let mut values = $sums;
-        for h in 0..2 {
-            let (low, high) = ($states[h], $states[2 + h]);
-            let start = _mm512_permutexvar_epi16($sums[h], $t.starts);
+        let sums = $sums;
+        let (mut index, mut places, mut tops) = (sums, sums, [[[0u64; 2]; 2]; $n]);
+        halves!($n, b, h, {
+            let low = $states[b][h];
             let own = _mm512_multishift_epi64_epi8($t.bucket_bits, low);
-            let index = select($t.bucket_mask, own, start);
-            let mut tops = [0; 2];
+            index[b][h] = select($t.bucket_mask, own, _mm512_permutexvar_epi16(sums[b][h], $t.starts));
             if VECTORS > 2 {
-                tops[0] = _mm512_movepi8_mask(index);
+                tops[b][h][0] = _mm512_movepi8_mask(index[b][h]);
             }
             if VECTORS > 4 {
-                tops[1] = _mm512_movepi8_mask(_mm512_permutexvar_epi16($sums[h], $t.high_starts));
+                tops[b][h][1] = _mm512_movepi8_mask(_mm512_permutexvar_epi16(sums[b][h], $t.high_starts));
             }
-            let place = _mm512_and_si512(low, $t.place_mask);
-            let divide = _mm512_maskz_mov_epi8(LOW, LookUp::bytes::<VECTORS>(&$t.tables.divide, index, tops));
-            let aliased = _mm512_cmpge_epu16_mask(place, divide);
-            let alias = LookUp::bytes::<VECTORS>(&$t.tables.alias, index, tops);
-            let adjust = _mm512_mask_mov_epi8(
-                LookUp::bytes::<VECTORS>(&$t.tables.adjust[1], index, tops),
-                LOW,
-                LookUp::bytes::<VECTORS>(&$t.tables.adjust[0], index, tops),
-            );
-            let bias = _mm512_mask_add_epi16(place, aliased, place, adjust);
-            let symbol = _mm512_mask_mov_epi16(index, aliased, alias);
-            if WIDE {
-                tops[0] = _mm512_movepi8_mask(symbol);
-            }
-            let freq = _mm512_mask_mov_epi8(
-                LookUp::bytes::<VECTORS>(&$t.tables.freq[1], symbol, tops),
-                LOW,
-                LookUp::bytes::<VECTORS>(&$t.tables.freq[0], symbol, tops),
-            );
-            values[h] = if WIDE {
-                let (vectors, _) = $t.tables.distances.as_chunks::<64>();
-                let two = |k: usize| _mm512_permutex2var_epi8(load(&vectors[k]), symbol, load(&vectors[k + 1]));
-                let distance = _mm512_maskz_mov_epi8(LOW, _mm512_mask_mov_epi8(two(0), tops[0], two(2)));
-                _mm512_sll_epi16(_mm512_add_epi16(distance, $t.first), $t.shift)
-            } else {
-                _mm512_permutex2var_epi16($t.values[0], symbol, $t.values[1])
-            };
-            if $t.tables.shifted {
-                let nonzero = _mm512_test_epi16_mask(values[h], values[h]);
-                let shift = _mm512_permutexvar_epi16($sums[h], $t.shifts);
-                values[h] = _mm512_mask_add_epi16(values[h], nonzero, values[h], shift);
-            }
-
+            places[b][h] = _mm512_and_si512(low, $t.place_mask);
+        });
+        let divides = look_up!($n, &$t.tables.divide, index, tops);
+        let aliases = look_up!($n, &$t.tables.alias, index, tops);
+        let mut aliased = [[0u32; 2]; $n];
+        let mut symbols = index;
+        halves!($n, b, h, {
+            let divide = _mm512_maskz_mov_epi8(LOW, divides[b][h]);
+            aliased[b][h] = _mm512_cmpge_epu16_mask(places[b][h], divide);
+            symbols[b][h] = _mm512_mask_mov_epi16(index[b][h], aliased[b][h], aliases[b][h]);
+        });
+        let adjust_low = look_up!($n, &$t.tables.adjust[0], index, tops);
+        let adjust_high = look_up!($n, &$t.tables.adjust[1], index, tops);
+        if WIDE {
+            halves!($n, b, h, tops[b][h][0] = _mm512_movepi8_mask(symbols[b][h]));
+        }
+        let freq_low = look_up!($n, &$t.tables.freq[0], symbols, tops);
+        let freq_high = look_up!($n, &$t.tables.freq[1], symbols, tops);
+        let mut values = sums;
+        halves!($n, b, h, {
+            let adjust = _mm512_mask_mov_epi8(adjust_high[b][h], LOW, adjust_low[b][h]);
+            let bias = _mm512_mask_add_epi16(places[b][h], aliased[b][h], places[b][h], adjust);
+            let freq = _mm512_mask_mov_epi8(freq_high[b][h], LOW, freq_low[b][h]);
+            let (low, high) = ($states[b][h], $states[b][2 + h]);
             let quotient = _mm512_shrdv_epi16(low, high, $t.table_bits);
-            let product = _mm512_mullo_epi16(freq, quotient);
-            let next_low = _mm512_add_epi16(product, bias);
+            let next_low = _mm512_add_epi16(_mm512_mullo_epi16(freq, quotient), bias);
             let carry = _mm512_cmplt_epu16_mask(next_low, bias);
             let next_high = _mm512_add_epi16(
                 _mm512_mulhi_epu16(freq, quotient),
@@ -250,17 +266,60 @@ macro_rules! register_step {
             );
             let next_high = _mm512_mask_sub_epi16(next_high, carry, next_high, _mm512_set1_epi16(-1));
             let short = _mm512_testn_epi16_mask(next_high, next_high);
-            $states[2 + h] = _mm512_mask_mov_epi16(next_high, short, next_low);
-            $states[h] = _mm512_mask_expand_epi16(next_low, short, window::<$careful>($stream, *$position));
-            *$position += 2 * short.count_ones() as usize;
-        }
-        if NARROW {
-            [_mm512_permutex2var_epi8(values[0], $t.join[0], values[1]), _mm512_setzero_si512()]
-        } else {
-            let pair = |k: usize| _mm512_permutex2var_epi16(values[0], $t.join[k], values[1]);
-            [pair(0), pair(1)]
-        }
+            $states[b][2 + h] = _mm512_mask_mov_epi16(next_high, short, next_low);
+            $states[b][h] = _mm512_mask_expand_epi16(next_low, short, window::<$careful>($streams(b), $positions[b]));
+            $positions[b] += 2 * short.count_ones() as usize;
+
+            let symbol = symbols[b][h];
+            let value = if WIDE {
+                let (vectors, _) = $t.tables.distances.as_chunks::<64>();
+                let two = |k: usize| _mm512_permutex2var_epi8(load(&vectors[k]), symbol, load(&vectors[k + 1]));
+                let distance = _mm512_maskz_mov_epi8(LOW, _mm512_mask_mov_epi8(two(0), tops[b][h][0], two(2)));
+                _mm512_sll_epi16(_mm512_add_epi16(distance, $t.first), $t.shift)
+            } else {
+                _mm512_permutex2var_epi16($t.values[0], symbol, $t.values[1])
+            };
+            let nonzero = _mm512_test_epi16_mask(value, value);
+            let shift = _mm512_permutexvar_epi16(sums[b][h], $t.shifts);
+            values[b][h] = _mm512_mask_add_epi16(value, nonzero, value, shift);
+        });
+        each!($n, b, {
+            let [even, odd] = values[b];
+            values[b] = if NARROW {
+                [_mm512_permutex2var_epi8(even, $t.join[0], odd), _mm512_setzero_si512()]
+            } else {
+                [_mm512_permutex2var_epi16(even, $t.join[0], odd), _mm512_permutex2var_epi16(even, $t.join[1], odd)]
+            };
+        });
+        values
     }};
+}
+
+/// The vectors of a byte table of VECTORS.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn vectors<const VECTORS: usize>(table: &[u8; 512]) -> [__m512i; 8] {
+    let (all, _) = table.as_chunks::<64>();
+    let mut vectors = [_mm512_setzero_si512(); 8];
+    for (vector, bytes) in vectors.iter_mut().zip(all).take(VECTORS) {
+        *vector = load(bytes);
+    }
+    vectors
+}
+
+/// Looks 8-bit indexes up in such a table; their bit 8 is in `tops[1]`, their bit 7 again in `tops[0]`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn pick<const VECTORS: usize>(vectors: &[__m512i; 8], index: __m512i, tops: [u64; 2]) -> __m512i {
+    let two = |k: usize| _mm512_permutex2var_epi8(vectors[k], index, vectors[k + 1]);
+    match VECTORS {
+        2 => two(0),
+        4 => _mm512_mask_mov_epi8(two(0), tops[0], two(2)),
+        _ => {
+            let low = _mm512_mask_mov_epi8(two(0), tops[0], two(2));
+            _mm512_mask_mov_epi8(low, tops[1], _mm512_mask_mov_epi8(two(4), tops[0], two(6)))
+        }
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
@@ -325,21 +384,23 @@ fn register_rows<const N: usize, const VECTORS: usize, const WIDE: bool, const N
         let rows = if ordinary { left.unwrap_or(0).min(plan.rows - i) } else { 0 };
         let mut at = *positions;
         for i in i..i + rows {
+            let mut sums = cols;
             each!(N, b, {
                 let row = _mm512_set1_epi16(i16::from(blocks[b].rows[i]));
-                let sums = [_mm512_add_epi16(cols[b][0], row), _mm512_add_epi16(cols[b][1], row)];
-                let position = &mut at[b];
-                values[b][i].write(register_step!(t, halves[b], sums, blocks[b].readable, position, false));
+                sums[b] = [_mm512_add_epi16(cols[b][0], row), _mm512_add_epi16(cols[b][1], row)];
                 prefetch(plan, &blocks[b], i, at[b], target);
+            });
+            let streams = |b: usize| blocks[b].readable;
+            let row = register_step!(N, t, halves, sums, streams, at, false);
+            each!(N, b, {
+                values[b][i].write(row[b]);
             });
         }
         *positions = at;
         i += rows;
         if i < plan.rows {
             for b in 0..N {
-                let row = i16::from(blocks[b].rows[i]);
-                let (stream, position) = (blocks[b].readable, &mut positions[b]);
-                let row = careful_row::<VECTORS, WIDE, NARROW>(t, &mut halves[b], &cols[b], row, stream, position);
+                let row = careful_row::<VECTORS, WIDE, NARROW>(t, &blocks[b], i, &mut halves[b], &mut positions[b]);
                 values[b][i].write(row);
             }
             i += 1;
@@ -355,16 +416,21 @@ fn register_rows<const N: usize, const VECTORS: usize, const WIDE: bool, const N
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
 fn careful_row<const VECTORS: usize, const WIDE: bool, const NARROW: bool>(
     t: &LookUp<'_>,
+    block: &Full<'_>,
+    i: usize,
     halves: &mut [__m512i; 4],
-    cols: &[__m512i; 2],
-    row: i16,
-    stream: &[u8],
     position: &mut usize,
 ) -> [__m512i; 2] {
-    let sum = |col| _mm512_add_epi16(col, _mm512_set1_epi16(row));
+    const ONE: usize = 1;
+    let row = _mm512_set1_epi16(i16::from(block.rows[i]));
     let clamp = |sum| _mm512_min_epi16(_mm512_max_epi16(sum, t.lowest), t.highest);
-    let sums = [clamp(sum(cols[0])), clamp(sum(cols[1]))];
-    register_step!(t, halves, sums, stream, position, true)
+    let sums = column_classes(block).map(|col| clamp(_mm512_add_epi16(col, row)));
+    let (mut states, mut positions) = ([*halves], [*position]);
+    let streams = |_: usize| block.readable;
+    let [values] = register_step!(ONE, t, states, [sums], streams, positions, true);
+    [*halves] = states;
+    [*position] = positions;
+    values
 }
 
 /// Decodes the symbols of all rows by [`gather_step`].
@@ -503,20 +569,6 @@ impl<'a> LookUp<'a> {
             } else {
                 [load_words(&ORDERS.pairs[0]), load_words(&ORDERS.pairs[1])]
             },
-        }
-    }
-
-    /// Looks 8-bit indexes up; their bit 8 is in `high[1]`, their bit 7 again in `high[0]`.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-    fn bytes<const VECTORS: usize>(table: &[u8; 512], index: __m512i, high: [u64; 2]) -> __m512i {
-        let (vectors, _) = table.as_chunks::<64>();
-        let two = |k: usize| _mm512_permutex2var_epi8(load(&vectors[k]), index, load(&vectors[k + 1]));
-        let four = |k: usize| _mm512_mask_mov_epi8(two(k), high[0], two(k + 2));
-        match VECTORS {
-            2 => two(0),
-            4 => four(0),
-            _ => _mm512_mask_mov_epi8(four(0), high[1], four(4)),
         }
     }
 }
@@ -717,9 +769,8 @@ fn prefetch(plan: &Plan, block: &Full<'_>, row: usize, position: usize, target: 
     for line in 0..lines {
         _mm_prefetch::<_MM_HINT_ET0>(first.wrapping_add(64 * line).cast());
     }
-    // A row of raw codes takes at most 120 bytes.
     let raw = block.raw.as_ptr().wrapping_add(128 * plan.raw_bits * row / GROUP_ROWS);
-    for ahead in [raw, raw.wrapping_add(64), block.stream.as_ptr().wrapping_add(position + 768)] {
+    for ahead in [raw, block.stream.as_ptr().wrapping_add(position + 768)] {
         _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
     }
 }

@@ -15,13 +15,19 @@
 /// Runs `body` for every superblock. Written out, not looped: states must stay in registers.
 macro_rules! each {
     ($n:ident, $b:ident, $body:block) => {{
-        const { assert!($n == 1 || $n == 2) };
+        const { assert!($n == 1 || $n == 2 || $n == 4) };
         {
             let $b = 0;
             $body
         }
-        if $n == 2 {
+        if $n >= 2 {
             let $b = 1;
+            $body
+        }
+        if $n == 4 {
+            let $b = 2;
+            $body
+            let $b = 3;
             $body
         }
     }};
@@ -127,9 +133,9 @@ impl Backend {
         if self.isa() == Isa::Avx512 { Registers::new(layout, set, alias) } else { None }
     }
 
-    /// Whether two superblocks decode faster together. AVX2 gained nothing: it lacks the registers for both.
-    pub(crate) fn pairs(self) -> bool {
-        self.isa() == Isa::Avx512
+    /// How many superblocks decode fastest together: 1, 2 or 4. AVX2 gained nothing by two: it lacks the registers for both.
+    pub(crate) fn together(self) -> usize {
+        if self.isa() == Isa::Avx512 { 2 } else { 1 }
     }
 
     /// Decodes N full superblocks side by side up to their patches. Returns where in its stream each one's patches

@@ -37,8 +37,6 @@ pub(crate) struct Registers {
     pub(crate) high_tables: [u16; 32],
     /// The context's shift of values, in its place in a head.
     pub(crate) shifts: [u16; 32],
-    /// Whether any shift is not 0.
-    pub(crate) shifted: bool,
     /// The alphabet's first value.
     pub(crate) first: u16,
     /// log2 B.
@@ -69,7 +67,6 @@ impl Registers {
             tables: [0; 32],
             high_tables: [0; 32],
             shifts: [0; 32],
-            shifted: set.context_tables().any(|(_, c)| c.shift != 0),
             first,
             bucket_bits: buckets.ilog2(),
             vectors: match entries {

@@ -203,25 +203,25 @@ impl DecodeTables {
 
     /// Decodes superblocks into one target. [`Target::low`] is not looked at; every job has its own.
     ///
-    /// Neighbours in `jobs` with equally many rows are decoded two at a time where both are full and the instruction set
-    /// gains by it (AVX-512, 15 to 30 % in cache): each one's steps run while the other's wait. They may overlap in the target's
+    /// Neighbours in `jobs` with equally many rows are decoded together where they are full and the instruction set
+    /// gains by it (AVX-512): each one's steps run while the others' wait. They may overlap in the target's
     /// rows (as superblocks side by side do), but no two should share an element.
     ///
     /// # Errors
     /// As [`DecodeTables::decode`], of the first job that has one.
     pub fn decode_batch(&self, jobs: &[Job<'_>], mut target: Target<'_>) -> Result<()> {
         let mut rest = jobs;
-        while let [first, others @ ..] = rest {
+        while let [first, ..] = rest {
             self.check(first, &target)?;
-            rest = others;
-            if let [second, others @ ..] = others
-                && self.check(second, &target).is_ok()
-                && self.decode_two([first, second], &mut target)?
-            {
-                rest = others;
-                continue;
-            }
-            self.decode_one(first, &mut target)?;
+            let done = match self.backend.together() {
+                4 if self.decode_together::<4>(rest, &mut target)? => 4,
+                2 | 4 if self.decode_together::<2>(rest, &mut target)? => 2,
+                _ => {
+                    self.decode_one(first, &mut target)?;
+                    1
+                }
+            };
+            rest = &rest[done..];
         }
         Ok(())
     }
@@ -245,17 +245,24 @@ impl DecodeTables {
         self.decode_scalar(job, target)
     }
 
-    /// Decodes two full superblocks together; `false` when they do not go together or one of them is damaged.
-    fn decode_two(&self, jobs: [&Job<'_>; 2], target: &mut Target<'_>) -> Result<bool> {
-        let [a, b] = jobs;
-        if !self.backend.pairs() || a.shape != b.shape || a.low.is_empty() != b.low.is_empty() {
+    /// Decodes the first N jobs together; `false` when they do not go together or one of them is damaged.
+    fn decode_together<const N: usize>(&self, jobs: &[Job<'_>], target: &mut Target<'_>) -> Result<bool> {
+        let Some((jobs, _)) = jobs.split_first_chunk::<N>() else { return Ok(false) };
+        let first = &jobs[0];
+        let alike = |job: &Job<'_>| job.shape == first.shape && job.low.is_empty() == first.low.is_empty();
+        if !jobs[1..].iter().all(|job| alike(job) && self.check(job, target).is_ok()) {
             return Ok(false);
         }
-        let (Some(first), Some(second)) = (self.full(a), self.full(b)) else { return Ok(false) };
-        let plan = Plan::new(a.shape, self.layout, target, !a.low.is_empty());
-        let Some(positions) = self.backend.decode(self, &plan, &[first, second], target) else { return Ok(false) };
-        self.patch(a, positions[0], target)?;
-        self.patch(b, positions[1], target)?;
+        let full: [Option<Full<'_>>; N] = jobs.each_ref().map(|job| self.full(job));
+        if full.iter().any(Option::is_none) {
+            return Ok(false);
+        }
+        let full = full.map(|f| f.expect("none is missing"));
+        let plan = Plan::new(first.shape, self.layout, target, !first.low.is_empty());
+        let Some(positions) = self.backend.decode(self, &plan, &full, target) else { return Ok(false) };
+        for (job, position) in jobs.iter().zip(positions) {
+            self.patch(job, position, target)?;
+        }
         Ok(true)
     }
 
