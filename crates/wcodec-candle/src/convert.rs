@@ -131,25 +131,46 @@ impl<F: FnOnce(&mut [u8]) -> Result<()>> InplaceOp1 for Overwrite<'_, F> {
             (DtypeCode::F64, CpuStorage::F64(out)) => return decode(out[..n].as_mut_bytes()),
             _ => {}
         }
+        if let (DtypeCode::BF16 | DtypeCode::F16, CpuStorage::F32(out)) = (self.dtype, &mut *storage) {
+            let bytes = out[..n].as_mut_bytes();
+            decode(&mut bytes[2 * n..])?;
+            match self.dtype {
+                DtypeCode::BF16 => widen(bytes, |pair| half::bf16::from_le_bytes(pair).to_f32()),
+                _ => widen(bytes, |pair| half::f16::from_le_bytes(pair).to_f32()),
+            }
+            return Ok(());
+        }
         let Some(element_bytes) = whole_bytes(self.dtype) else {
             return Err(Error::msg(format!("elements of {} are no whole bytes", self.dtype)));
         };
         scratch.resize(n * element_bytes, 0);
         decode(scratch)?;
-        match (self.dtype, storage) {
-            (DtypeCode::BF16, CpuStorage::F32(out)) => {
-                let (pairs, _) = scratch.as_chunks::<2>();
-                out.iter_mut().zip(pairs).for_each(|(out, &pair)| *out = half::bf16::from_le_bytes(pair).to_f32());
-                Ok(())
+        let copy = |out: &mut [u8]| {
+            out.copy_from_slice(scratch);
+            Ok(())
+        };
+        copy_converted(&tensor(self.dtype, &[n], scratch.len(), copy)?, storage)
+    }
+}
+
+/// Widens the elements of two bytes in the second half of `bytes` to four bytes each, from the first on.
+///
+/// Half of what is left goes to the half that is free, which borrows apart from its source, again and again.
+fn widen(bytes: &mut [u8], to_f32: impl Fn([u8; 2]) -> f32) {
+    let mut rest = bytes;
+    loop {
+        let n = rest.len() / 4;
+        if n <= 1 {
+            if let Some(&[_, _, low, high]) = rest.first_chunk::<4>() {
+                rest.copy_from_slice(&to_f32([low, high]).to_le_bytes());
             }
-            (dtype, storage) => {
-                let copy = |out: &mut [u8]| {
-                    out.copy_from_slice(scratch);
-                    Ok(())
-                };
-                copy_converted(&tensor(dtype, &[n], scratch.len(), copy)?, storage)
-            }
+            return;
         }
+        let (free, held) = rest.split_at_mut(2 * n);
+        let (targets, _) = free.as_chunks_mut::<4>();
+        let (pairs, _) = held.as_chunks::<2>();
+        targets.iter_mut().zip(pairs).for_each(|(target, &pair)| *target = to_f32(pair).to_le_bytes());
+        rest = &mut rest[n / 2 * 4..];
     }
 }
 
@@ -179,5 +200,21 @@ pub(crate) fn check_compute(dtype: DType) -> Result<()> {
     match dtype {
         DType::F16 | DType::BF16 | DType::F32 | DType::F64 => Ok(()),
         dtype => Err(Error::UnsupportedDTypeForOp(dtype, "compressed layer").bt()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_are_widened_in_place() {
+        for n in 0..70u16 {
+            let mut bytes = vec![0xaa; 2 * usize::from(n)];
+            bytes.extend((0..n).flat_map(|i| (i * 937).to_le_bytes()));
+            widen(&mut bytes, |pair| f32::from(u16::from_le_bytes(pair)));
+            let expected: Vec<u8> = (0..n).flat_map(|i| f32::from(i * 937).to_le_bytes()).collect();
+            assert_eq!(bytes, expected, "{n}");
+        }
     }
 }

@@ -44,3 +44,8 @@ mod shards;
 pub use load::{LoadOptions, var_builder, var_builder_with};
 pub use resident::{CompressedEmbedding, CompressedLinear, CompressedWeight, Resident};
 pub use shards::Shards;
+
+/// The code of `docs/embedding.md`, to be compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/embedding.md")]
+struct Embedding;

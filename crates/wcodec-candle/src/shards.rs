@@ -69,6 +69,11 @@ impl Shards {
         self.0.shards.iter().map(|(_, archive)| archive.container().file_len()).sum()
     }
 
+    /// What the archives' directories say of all tensors, shard by shard.
+    pub fn entries(&self) -> impl Iterator<Item = &TensorEntry> {
+        self.0.shards.iter().flat_map(|(_, archive)| archive.entries())
+    }
+
     /// Names of all tensors, in no order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.routes.keys().map(String::as_str)

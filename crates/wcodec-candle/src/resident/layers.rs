@@ -1,7 +1,6 @@
 //! Layers over compressed weights.
 
 use candle_core::{D, DType, Error, Module, Result, Tensor};
-use candle_nn::Linear;
 
 use super::CompressedWeight;
 
@@ -34,10 +33,7 @@ impl Module for CompressedLinear {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // The graph of a gradient would keep the buffer, which does not keep the weight.
         let x = x.detach();
-        let part = |slab| {
-            let slab = self.weight.slab(slab)?;
-            Linear::new(slab.matrix()?, None).forward(&x)
-        };
+        let part = |slab| self.weight.slab(slab)?.product(&x);
         let product = match self.weight.slabs() {
             1 => part(0)?,
             slabs => Tensor::cat(&(0..slabs).map(part).collect::<Result<Vec<_>>>()?, D::Minus1)?,

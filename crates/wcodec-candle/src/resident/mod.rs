@@ -25,7 +25,7 @@ use weight::Weight;
 ///
 /// Its functions are named as candle's and take the same `VarBuilder`, of which they use the path, the dtype to compute in and the
 /// device (the CPU). All layers made by one `Resident` share its buffers: with `threads` threads about `threads` + 1 slabs (see
-/// [`CompressedWeight::slab_elements`]) of the dtype that is computed in, and as many of the stored one.
+/// [`CompressedWeight::slab_elements`]) of the dtype that is computed in.
 ///
 /// For inference: what comes out of a compressed layer has no gradient.
 #[derive(Clone)]

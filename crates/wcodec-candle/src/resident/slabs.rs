@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Module, Result, Tensor};
+use candle_nn::Linear;
 
 use super::weight::{Buffers, Weight};
 use crate::ahead::Plan;
@@ -39,17 +40,21 @@ struct Pool {
 
 /// A decoded slab. Its buffer goes back to the pool when it is dropped.
 pub(super) struct Slab {
-    /// At least `rows` × `cols` elements.
+    /// At least `room` × `cols` elements.
     vector: Tensor,
     rows: usize,
+    room: usize,
     cols: usize,
     pool: Arc<Pool>,
 }
 
 impl Slab {
-    /// The slab as a matrix. Its elements are those of the buffer: they change after the slab is dropped.
-    pub(super) fn matrix(&self) -> Result<Tensor> {
-        self.vector.narrow(0, 0, self.rows * self.cols)?.reshape((self.rows, self.cols))
+    /// `x` · slabᵀ.
+    pub(super) fn product(&self, x: &Tensor) -> Result<Tensor> {
+        // Its elements are those of the buffer: the matrix must not outlive the slab.
+        let matrix = self.vector.narrow(0, 0, self.room * self.cols)?.reshape((self.room, self.cols))?;
+        let product = Linear::new(matrix, None).forward(x)?;
+        if self.room == self.rows { Ok(product) } else { product.narrow(D::Minus1, 0, self.rows) }
     }
 }
 
@@ -133,9 +138,10 @@ impl Plan for Slabs {
 
     fn make(&self, key: &Key) -> Result<Slab> {
         let (rows, cols) = (key.weight.slab_rows(key.slab), key.weight.cols());
-        let vector = self.vector(rows.len() * cols, key.weight.dtype())?;
+        let room = key.weight.slab_room(key.slab);
+        let vector = self.vector(room * cols, key.weight.dtype())?;
         // From here on the vector goes back to the pool, come what may.
-        let slab = Slab { vector, rows: rows.len(), cols, pool: Arc::clone(&self.pool) };
+        let slab = Slab { vector, rows: rows.len(), room, cols, pool: Arc::clone(&self.pool) };
         key.weight.decode_into(rows, &slab.vector, &mut self.scratch())?;
         Ok(slab)
     }

@@ -14,11 +14,12 @@ use crate::{Shards, convert};
 /// of superblocks.
 const SLAB_ELEMENTS: usize = 7 << 16;
 
-/// Rows that a slab has at least, where the matrix has as many.
+/// Rows that a slab of several is multiplied with at least. One that has fewer is multiplied with whatever is behind it in its
+/// buffer, and what that gives is cut off.
 ///
 /// A product must not depend on the cut. gemm, which candle multiplies with, adds up each element of a product in an order that
 /// depends on the inner dimension alone, except where the product has at most 256 elements or at most 64 rows and columns.
-const SLAB_ROWS: usize = 512;
+pub(super) const SLAB_ROWS: usize = 272;
 
 /// A matrix that stays compressed: rows × columns, as in the checkpoint. Cheap to clone; layers may share it, as those of models
 /// with tied embeddings do.
@@ -51,7 +52,7 @@ impl CompressedWeight {
 
     /// Elements of the largest slab: what a buffer must hold.
     pub fn slab_elements(&self) -> usize {
-        self.weight.slabs.iter().map(|rows| rows.len() * self.weight.cols).max().unwrap_or(0)
+        (0..self.slabs()).map(|slab| self.weight.slab_room(slab) * self.weight.cols).max().unwrap_or(0)
     }
 
     /// Number of slabs.
@@ -137,6 +138,12 @@ impl Weight {
         self.slabs[slab].clone()
     }
 
+    /// Rows that slab `slab` is multiplied with.
+    pub(super) fn slab_room(&self, slab: usize) -> usize {
+        let rows = self.slabs[slab].len();
+        if self.slabs.len() == 1 { rows } else { rows.max(SLAB_ROWS) }
+    }
+
     /// What followed slab `slab` of this weight.
     pub(super) fn next(self: &Arc<Self>, slab: usize) -> Option<(Arc<Self>, usize)> {
         if slab + 1 < self.slabs.len() {
@@ -199,7 +206,7 @@ impl Weight {
     }
 }
 
-/// Cuts a matrix where chunks end with a row, into slabs of at least [`SLAB_ELEMENTS`] and [`SLAB_ROWS`], the last one included.
+/// Cuts a matrix where chunks end with a row, into slabs of at least [`SLAB_ELEMENTS`] and [`SLAB_ROWS`], but for the last one.
 fn cut(boundaries: &[u64], rows: usize, byte_len: usize, cols: usize) -> Vec<Range<usize>> {
     let row_bytes = (byte_len / rows.max(1)) as u64;
     let ends =
@@ -207,7 +214,7 @@ fn cut(boundaries: &[u64], rows: usize, byte_len: usize, cols: usize) -> Vec<Ran
     let enough = |rows: usize| rows >= SLAB_ROWS && rows * cols >= SLAB_ELEMENTS;
     let mut cuts = vec![0];
     for end in ends {
-        if enough(end - cuts[cuts.len() - 1]) && rows - end >= SLAB_ROWS {
+        if enough(end - cuts[cuts.len() - 1]) && end < rows {
             cuts.push(end);
         }
     }
@@ -231,12 +238,12 @@ mod tests {
             let mut end = 0;
             for slab in &slabs {
                 prop_assert_eq!(slab.start, end);
-                prop_assert!(slab.len() >= SLAB_ROWS || slabs.len() == 1);
+                prop_assert!(slab.len() >= SLAB_ROWS || slab.end == rows);
                 end = slab.end;
             }
             prop_assert_eq!(end, rows);
-            // No slab is much more than what it must have and a chunk at either end.
-            let most = (SLAB_ELEMENTS / cols).max(SLAB_ROWS) + 2 * chunk_rows + SLAB_ROWS;
+            // No slab is more than what it must have and a chunk.
+            let most = (SLAB_ELEMENTS / cols + 1).max(SLAB_ROWS) + chunk_rows;
             prop_assert!(slabs.iter().all(|slab| slab.len() <= most));
         }
 

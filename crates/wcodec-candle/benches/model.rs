@@ -1,0 +1,237 @@
+//! Loading a model, and running it on the fly, beside the plain safetensors file: `cargo bench -p wcodec-candle`.
+//!
+//! Without `WCODEC_MODEL` (a safetensors file), the model is synthetic: the shapes of SmolLM2-135M, with BF16 noise whose scale
+//! depends on the row and on the column. Every part runs in a process of its own; what counts are ratios within a part.
+//!
+//! A disk of 500 MB/s is imitated by a reader that hands out no byte before its time: the file is read through it into memory, and then
+//! loaded from there. Reading and decoding do not overlap, for neither format.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Device, Module, Tensor};
+use candle_nn::{Linear, VarBuilder};
+use wcodec_candle::{CompressedLinear, LoadOptions, Resident, Shards, var_builder, var_builder_with};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// What a network disk gives, in bytes a second.
+const DISK: f64 = 500e6;
+const RUNS: usize = 5;
+
+fn main() -> Result<()> {
+    if let Ok(part) = std::env::var("WCODEC_BENCH_PART") {
+        let folder = PathBuf::from(std::env::var("WCODEC_BENCH_FOLDER")?);
+        let (plain, archive) = (folder.join("model.safetensors"), folder.join("model.wcodec"));
+        return match part.as_str() {
+            "load" => load(&plain, &archive),
+            "loaded" => passes(&archive, false),
+            _ => passes(&archive, true),
+        };
+    }
+    let folder = tempfile::tempdir()?;
+    let (plain, archive) = (folder.path().join("model.safetensors"), folder.path().join("model.wcodec"));
+    match std::env::var("WCODEC_MODEL") {
+        Ok(model) => drop(std::fs::copy(model, &plain)?),
+        Err(_) => synthesise(&plain)?,
+    }
+    let report = wcodec::compress(&plain, &archive, &wcodec::EncodeOptions::default(), &())?;
+    let ratio = report.archive_bytes as f64 / report.decoded_bytes as f64;
+    println!("model: {} bytes, archive {ratio:.4} of it, {} threads", report.decoded_bytes, threads());
+    for part in ["load", "loaded", "on the fly"] {
+        let status = Command::new(std::env::current_exe()?)
+            .env("WCODEC_BENCH_PART", part)
+            .env("WCODEC_BENCH_FOLDER", folder.path())
+            .status()?;
+        if !status.success() {
+            return Err(format!("{part}: {status}").into());
+        }
+    }
+    Ok(())
+}
+
+fn threads() -> usize {
+    candle_core::utils::get_num_threads()
+}
+
+fn load(plain: &Path, archive: &Path) -> Result<()> {
+    let shards = Shards::open(archive)?;
+    let names: Vec<(String, Vec<usize>)> = shards
+        .entries()
+        .map(|entry| (entry.name.clone(), entry.shape.iter().map(|&dim| dim as usize).collect()))
+        .collect();
+    let all = |vb: VarBuilder<'_>| -> Result<Vec<Tensor>> {
+        Ok(names.iter().map(|(name, shape)| vb.get(shape.as_slice(), name)).collect::<candle_core::Result<_>>()?)
+    };
+    for dtype in [DType::F32, DType::BF16] {
+        let cached = compare(
+            || {
+                // SAFETY: nothing else knows of this file, which lies in a temporary folder.
+                #[expect(unsafe_code, reason = "candle's own way to map safetensors, to compare with")]
+                let vb = unsafe { VarBuilder::from_mmaped_safetensors(&[plain], dtype, &Device::Cpu)? };
+                all(vb)
+            },
+            || all(var_builder(archive, dtype, &Device::Cpu)?),
+        )?;
+        println!("load as {dtype:?}, in the page cache   {cached}");
+        let slow = compare(
+            || all(VarBuilder::from_buffered_safetensors(read_slowly(plain)?, dtype, &Device::Cpu)?),
+            || {
+                let archive = wcodec::Archive::from_bytes(read_slowly(archive)?)?;
+                let shards = Shards::from_archives([(PathBuf::from("memory"), archive)], true);
+                all(var_builder_with(shards, dtype, &Device::Cpu, &LoadOptions::default())?)
+            },
+        )?;
+        println!("load as {dtype:?}, read at 500 MB/s    {slow}");
+    }
+    Ok(())
+}
+
+/// Medians of both, taken in turns.
+fn compare(
+    mut plain: impl FnMut() -> Result<Vec<Tensor>>,
+    mut ours: impl FnMut() -> Result<Vec<Tensor>>,
+) -> Result<String> {
+    let (mut plains, mut archives) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        for (times, run) in [(&mut plains, &mut plain as &mut dyn FnMut() -> _), (&mut archives, &mut ours)] {
+            let start = Instant::now();
+            let tensors = run()?;
+            times.push(start.elapsed().as_secs_f64());
+            drop(tensors);
+        }
+    }
+    let [plain, archive] = [plains, archives].map(median);
+    Ok(format!("safetensors {plain:.3} s, wcodec {archive:.3} s, {:.2} of it", archive / plain))
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// The file's bytes, none of them before a disk of [`DISK`] bytes a second would have given it.
+fn read_slowly(path: &Path) -> Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut bytes = vec![0; file.metadata()?.len() as usize];
+    let start = Instant::now();
+    let mut read = 0;
+    for piece in bytes.chunks_mut(1 << 20) {
+        file.read_exact(piece)?;
+        read += piece.len();
+        std::thread::sleep(Duration::from_secs_f64(read as f64 / DISK).saturating_sub(start.elapsed()));
+    }
+    Ok(bytes)
+}
+
+/// Multiplies a vector with every matrix in turn, as a token does, and tells the memory that the weights take.
+fn passes(archive: &Path, on_the_fly: bool) -> Result<()> {
+    enum Layer {
+        Loaded(Linear),
+        OnTheFly(CompressedLinear),
+    }
+    let before = resident_bytes();
+    let shards = if on_the_fly { Shards::read(archive)? } else { Shards::open(archive)? };
+    let mut matrices: Vec<(String, usize, usize)> = Vec::new();
+    let mut bf16 = 0;
+    for entry in shards.entries() {
+        bf16 += 2 * entry.shape.iter().product::<u64>();
+        if let (Some(name), [rows, cols]) = (entry.name.strip_suffix(".weight"), entry.shape.as_slice()) {
+            matrices.push((name.to_owned(), *rows as usize, *cols as usize));
+        }
+    }
+    let resident = Resident::new(shards, threads())?;
+    let vb = resident.var_builder(DType::F32, &Device::Cpu)?;
+    let layers = matrices
+        .iter()
+        .map(|(name, rows, cols)| {
+            let x = Tensor::ones((1, *cols), DType::F32, &Device::Cpu)?;
+            let layer = if on_the_fly {
+                Layer::OnTheFly(resident.linear_no_bias(*cols, *rows, vb.pp(name))?)
+            } else {
+                Layer::Loaded(candle_nn::linear_no_bias(*cols, *rows, vb.pp(name))?)
+            };
+            Ok((layer, x))
+        })
+        .collect::<candle_core::Result<Vec<_>>>()?;
+    let mut times = Vec::new();
+    for _ in 0..RUNS {
+        let start = Instant::now();
+        for (layer, x) in &layers {
+            match layer {
+                Layer::Loaded(layer) => drop(layer.forward(x)?),
+                Layer::OnTheFly(layer) => drop(layer.forward(x)?),
+            }
+        }
+        times.push(start.elapsed().as_secs_f64());
+    }
+    let memory = match (before, resident_bytes()) {
+        (Some(before), Some(now)) => {
+            let grown = now.saturating_sub(before);
+            format!("process grown by {grown} bytes, {:.3} of the weights as BF16", grown as f64 / bf16 as f64)
+        }
+        _ => "memory unknown".to_owned(),
+    };
+    let mode = if on_the_fly { "on the fly" } else { "loaded    " };
+    println!("{mode} {:.1} ms for all {} matrices; {memory}", median(times) * 1e3, layers.len());
+    Ok(())
+}
+
+/// What Linux says the process takes.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// Writes a model of SmolLM2-135M's shapes.
+fn synthesise(path: &Path) -> Result<()> {
+    let (hidden, inner, shared, vocabulary) = (576, 1536, 192, 49152);
+    let mut shapes =
+        vec![("model.embed_tokens".to_owned(), vec![vocabulary, hidden]), ("model.norm".to_owned(), vec![hidden])];
+    for layer in 0..30 {
+        let parts = [
+            ("input_layernorm", vec![hidden]),
+            ("self_attn.q_proj", vec![hidden, hidden]),
+            ("self_attn.k_proj", vec![shared, hidden]),
+            ("self_attn.v_proj", vec![shared, hidden]),
+            ("self_attn.o_proj", vec![hidden, hidden]),
+            ("post_attention_layernorm", vec![hidden]),
+            ("mlp.gate_proj", vec![inner, hidden]),
+            ("mlp.up_proj", vec![inner, hidden]),
+            ("mlp.down_proj", vec![hidden, inner]),
+        ];
+        shapes.extend(parts.map(|(part, shape)| (format!("model.layers.{layer}.{part}"), shape)));
+    }
+    let mut state = 1u64;
+    let mut uniform = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f32 + 0.5) / (1 << 24) as f32
+    };
+    let mut tensors = Vec::new();
+    for (name, shape) in shapes {
+        let cols = shape[shape.len() - 1];
+        let rows = shape.iter().product::<usize>() / cols;
+        // Box and Muller's normal numbers; scales vary by about a third from row to row and from column to column.
+        let mut normal = || (-2.0 * uniform().ln()).sqrt() * (std::f32::consts::TAU * uniform()).cos();
+        let column_scales: Vec<f32> = (0..cols).map(|_| 0.02 * (0.3 * normal()).exp()).collect();
+        let mut data = Vec::with_capacity(2 * rows * cols);
+        for _ in 0..rows {
+            let row_scale = (0.3 * normal()).exp();
+            for scale in &column_scales {
+                data.extend(half::bf16::from_f32(normal() * row_scale * scale).to_le_bytes());
+            }
+        }
+        tensors.push((format!("{name}.weight"), shape, data));
+    }
+    let views = tensors
+        .iter()
+        .map(|(name, shape, data)| {
+            Ok((name, safetensors::tensor::TensorView::new(safetensors::Dtype::BF16, shape.clone(), data)?))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(safetensors::serialize_to_file(views, None, path)?)
+}
