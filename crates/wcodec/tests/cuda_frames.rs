@@ -90,8 +90,11 @@ fn frames_are_decoded_by_nvcomp_and_damage_is_found_before() {
             let mut damaged = bytes.clone();
             damaged[at + bit / 8] ^= 1 << (bit % 8);
             let damaged = Archive::from_bytes(damaged).unwrap();
-            let error = device.upload(&[damaged.tensor(&name).unwrap()], &stream).unwrap_err();
-            assert!(matches!(error, Error::Container(_) | Error::Checksum { .. }), "{error}");
+            let damaged = [damaged.tensor(&name).unwrap()];
+            for device in [&device, &device.clone().trusting_frames()] {
+                let error = device.upload(&damaged, &stream).unwrap_err();
+                assert!(matches!(error, Error::Container(_) | Error::Checksum { .. }), "{error}");
+            }
         }
     }
 }
