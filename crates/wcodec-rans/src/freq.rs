@@ -83,10 +83,14 @@ impl FrequencyTable {
             return Err(RansError::BadArgument("more symbols than slots"));
         }
         let total: u128 = counts.iter().map(|&c| u128::from(c)).sum();
+        let narrow = u64::try_from(total).ok().filter(|t| *t < 1 << (64 - MAX_TABLE_BITS));
         let mut assigned = 0u32;
         for (f, &c) in freqs.iter_mut().zip(counts) {
             if c > 0 {
-                let share = (u128::from(c) * u128::from(slots) / total) as u32;
+                let share = match narrow {
+                    Some(total) => (c * u64::from(slots) / total) as u32,
+                    None => (u128::from(c) * u128::from(slots) / total) as u32,
+                };
                 *f = share.clamp(1, slots - 1) as u16;
                 assigned += u32::from(*f);
             }

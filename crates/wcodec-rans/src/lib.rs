@@ -27,6 +27,7 @@ mod error;
 pub mod freq;
 pub mod layout;
 pub mod plain;
+pub mod stats;
 pub mod superblock;
 
 pub use arch::Isa;

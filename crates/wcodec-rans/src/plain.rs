@@ -125,15 +125,16 @@ fn try_compress(data: &[u8]) -> Option<Vec<u8>> {
     for &b in data {
         counts[usize::from(b)] += 1;
     }
-    let best = (crate::freq::MIN_TABLE_BITS..=crate::freq::MAX_TABLE_BITS)
+    // A table of one bit more takes about a bit more for every symbol.
+    let used = counts.iter().filter(|&&n| n > 0).count() as f64;
+    let set = (crate::freq::MIN_TABLE_BITS..=crate::freq::MAX_TABLE_BITS)
         .filter_map(|p| {
             let set = TableSet::from_counts(p, std::slice::from_ref(&counts)).ok()?;
             let dense: Vec<u64> = set.values().iter().map(|&v| counts[usize::from(v)]).collect();
-            let bits = set.tables()[0].cost(&dense) + 8.0 * set.to_adaptive().len() as f64;
-            Some((bits, set))
+            Some((set.tables()[0].cost(&dense) + used * f64::from(p), set))
         })
-        .min_by(|a, b| a.0.total_cmp(&b.0))?;
-    let set = best.1;
+        .min_by(|a, b| a.0.total_cmp(&b.0))?
+        .1;
     let mut index = [0u8; 256];
     for (i, &v) in set.values().iter().enumerate() {
         index[usize::from(v)] = i as u8;

@@ -70,36 +70,21 @@ impl ElementFormat {
         }
     }
 
-    /// log2 of the magnitude of every head, in 1/256 octave, from an arbitrary origin. For statistics.
-    pub(crate) fn log_magnitudes(&self) -> Vec<u16> {
-        (0..1u32 << self.head_bits)
-            .map(|head| match self.kind {
-                Kind::Float { octave_bits } => {
-                    (((head & ((1 << (self.head_bits - 1)) - 1)) << 8) >> octave_bits).min(65535) as u16
-                }
-                Kind::Signed => log_of((head as u8 as i8).unsigned_abs()),
-                Kind::Unsigned => log_of((head as u8).abs_diff(128)),
-            })
-            .collect()
-    }
-
-    /// A class of 0..64 per head that keeps heads of like probability together, given the largest log magnitude.
-    pub(crate) fn coarse(&self, largest: u16) -> Vec<u8> {
+    /// How the scale of elements shows in their heads.
+    pub(crate) fn scale(&self) -> Scale {
         match self.kind {
-            // Half octaves below the largest, 32 octaves of them.
-            Kind::Float { .. } => self
-                .log_magnitudes()
-                .iter()
-                .map(|&l| 63 - (u32::from(largest.saturating_sub(l)) / 128).min(63) as u8)
-                .collect(),
-            Kind::Signed | Kind::Unsigned => (0..=255u8).map(|h| h >> 2).collect(),
+            Kind::Float { octave_bits } => Scale::Octaves { mask: (1 << (self.head_bits - 1)) - 1, bits: octave_bits },
+            Kind::Signed => Scale::Distance { middle: 0 },
+            Kind::Unsigned => Scale::Distance { middle: 128 },
         }
     }
 }
 
-fn log_of(magnitude: u8) -> u16 {
-    // 256·log2(2m + 1), piecewise linear between powers of two.
-    let x = 2 * u32::from(magnitude) + 1;
-    let n = x.ilog2();
-    ((n << 8) + (((x - (1 << n)) << 8) >> n)) as u16
+/// See [`ElementFormat::scale`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// The bits of `mask` are about a logarithm, of 2^`bits` to the octave.
+    Octaves { mask: u16, bits: u32 },
+    /// The distance from a middle value, 0 of signed bytes, 128 of unsigned ones.
+    Distance { middle: u8 },
 }

@@ -25,6 +25,7 @@ mod integer;
 mod lanes;
 mod mode;
 mod options;
+mod probe;
 pub mod quant;
 mod report;
 mod small;

@@ -1,5 +1,6 @@
 //! One tensor: choosing its mode, encoding its chunks.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use wcodec_container::{DtypeCode, crc32};
@@ -9,10 +10,11 @@ use crate::error::Result;
 use crate::format::ElementFormat;
 use crate::frames::{self, FrameMaker, FrameParams};
 use crate::integer::{self, IntegerEncoder, IntegerOptions, IntegerParams};
-use crate::lanes::plan::{self, Effort, View};
+use crate::lanes::plan::{self, Counts, Effort, TableCosts, View};
 use crate::lanes::{BlockIndex, Geometry, LanesEncoder, LanesParams, States};
 use crate::mode::Mode;
 use crate::options::{EncodeOptions, Level, ModeChoice};
+use crate::probe::Probe;
 use crate::small;
 
 /// A tensor's bytes and what they are.
@@ -30,8 +32,10 @@ const MIN_LANES_ELEMENTS: u64 = 2048;
 const STORE_CHUNK: usize = 1 << 20;
 /// Up to this size candidates are judged by their real size; above it by samples and by the plan's exact model.
 const TRIAL_BYTES: usize = 4 << 20;
+/// Up to this size plain mode is tried beside lanes.
+const PLAIN_TRIAL_BYTES: usize = 32 << 10;
 /// Table sets that later tensors may share.
-const KNOWN_TABLES: usize = 64;
+const KNOWN_TABLES: usize = 16;
 /// Rows of a superblock in integer mode.
 const INTEGER_ROWS: usize = 256;
 /// Frames of a quick look at what Zstd gives.
@@ -56,6 +60,13 @@ pub(crate) enum IndexPart {
     Frames(Vec<u32>),
 }
 
+/// Tables that later tensors may share.
+pub(crate) struct KnownTables {
+    layout: HeadLayout,
+    tables: TableSet,
+    costs: TableCosts,
+}
+
 /// A tensor with its mode and model chosen, ready to be encoded chunk by chunk.
 pub(crate) struct Prepared {
     coder: Coder,
@@ -67,7 +78,7 @@ pub(crate) enum Coder {
     Store,
     Zstd { params: FrameParams, level: i32 },
     Plain(Vec<u8>),
-    Lanes { params: LanesParams, tables: TableSet, counts: Vec<Vec<u64>>, states: States },
+    Lanes { params: LanesParams, tables: TableSet, table_bytes: Vec<u8>, counts: Counts, states: States },
     Integer { params: IntegerParams, tables: TableSet, options: IntegerOptions },
 }
 
@@ -76,15 +87,18 @@ pub(crate) fn prepare(source: Source<'_>, options: &EncodeOptions) -> Result<Pre
     let raw = source.data.len() as u64;
     let allowed = |mode: ModeChoice| options.mode == ModeChoice::Auto || options.mode == mode;
     let mut candidates = vec![Prepared::store(raw)];
-    if allowed(ModeChoice::Float) && source.data.len() <= small::MAX_BYTES {
-        let bytes = small::encode(source.data, source.dtype);
-        candidates.push(Prepared { bytes: bytes.len() as u64, coder: Coder::Plain(bytes) });
-    }
     let symbols = matches!(source.dtype, DtypeCode::I8 | DtypeCode::U8) && options.mode == ModeChoice::Int;
     if allowed(ModeChoice::Float) || symbols {
         // The margin covers what the plan of a large tensor can be off by.
         let margin = if source.data.len() <= TRIAL_BYTES { 0 } else { raw / 512 };
         candidates.extend(prepare_lanes(source, options).filter(|c| c.bytes + margin < raw));
+    }
+    // Where lanes can work, their overhead weighs only in small tensors.
+    let plain = candidates.len() == 1 || source.data.len() <= PLAIN_TRIAL_BYTES || options.level == Level::Max;
+    if plain && allowed(ModeChoice::Float) && source.data.len() <= small::MAX_BYTES {
+        let bytes = small::encode(source.data, source.dtype);
+        // The simpler one stands first.
+        candidates.insert(1, Prepared { bytes: bytes.len() as u64, coder: Coder::Plain(bytes) });
     }
     if allowed(ModeChoice::Zstd) {
         let beat = candidates.iter().map(|c| c.bytes).min().unwrap_or(raw);
@@ -114,8 +128,8 @@ fn prepare_lanes(source: Source<'_>, options: &EncodeOptions) -> Option<Prepared
     let geometry = Geometry::choose(elements, natural_cols(source.shape), format.bytes, block_rows)?;
     let plan = plan::plan(View { data: source.data, geometry, format }, Effort::of(options.level, options.tuning))?;
     let states = States::of(options.level, options.tuning);
-    let coder = Coder::Lanes { params: plan.params, tables: plan.tables, counts: plan.counts, states };
-    Some(Prepared { bytes: plan.bytes, coder })
+    let plan::Plan { params, tables, table_bytes, counts, bytes } = plan;
+    Some(Prepared { bytes, coder: Coder::Lanes { params, tables, table_bytes, counts, states } })
 }
 
 /// Columns of a tensor as a matrix; a vector is a column.
@@ -173,6 +187,14 @@ fn prepare_frames(source: Source<'_>, options: &EncodeOptions, beat: u64) -> Res
         (level, _) => level,
     };
     let element = source.dtype.bits().map_or(1, |b| (b / 8).max(1) as usize);
+    if auto && options.level != Level::Max {
+        // Trained weights are noise to a general-purpose compressor: that much is cheap to see.
+        let (windows, window) = if options.level == Level::Fast { (2, 8 << 10) } else { (3, 16 << 10) };
+        let bits = beat as f64 * 8.0 * element as f64 / len as f64;
+        if Probe::of(source.data, element, windows, window).is_noise_above(bits) {
+            return Ok(None);
+        }
+    }
     let planes = if element > 1 && source.data.len().is_multiple_of(element) { vec![1, element] } else { vec![1] };
     let mut forms = Vec::new();
     for &plane_bytes in &planes {
@@ -233,24 +255,27 @@ impl Prepared {
 
     /// Takes one of `known` tables instead of its own where the sample says that this is smaller, and adds its own to them
     /// otherwise.
-    pub(crate) fn share_tables(&mut self, known: &mut Vec<(HeadLayout, TableSet)>) {
-        let Coder::Lanes { params, tables, counts, .. } = &mut self.coder else { return };
-        let counted: u64 = counts.iter().flatten().sum();
-        let scale = (params.geometry.rows * params.geometry.cols) as f64 / counted.max(1) as f64;
-        let Some(own) = plan::bits_with(tables, counts) else { return };
-        let own = scale * own + 8.0 * tables.to_bytes().len() as f64;
+    pub(crate) fn share_tables(&mut self, known: &mut Vec<KnownTables>) {
+        let Coder::Lanes { params, tables, table_bytes, counts, .. } = &mut self.coder else { return };
+        let scale = (params.geometry.rows * params.geometry.cols) as f64 / counts.total().max(1) as f64;
+        let costs = TableCosts::new(tables);
+        let Some(own) = costs.bits(counts) else { return };
+        let own = scale * own + 8.0 * table_bytes.len() as f64;
         let shared = known
             .iter()
-            .filter(|(layout, set)| *layout == params.layout && set.table_bits() <= tables.table_bits())
-            .filter_map(|(_, set)| Some((scale * plan::bits_with(set, counts)?, set)))
+            .filter(|k| k.layout == params.layout && k.tables.table_bits() <= tables.table_bits())
+            .filter_map(|k| Some((scale * k.costs.bits(counts)?, k)))
             .min_by(|a, b| a.0.total_cmp(&b.0));
         match shared {
-            Some((bits, set)) if bits < own => *tables = set.clone(),
+            Some((bits, known)) if bits < own => {
+                *tables = known.tables.clone();
+                *table_bytes = known.tables.to_bytes();
+            }
             _ => {
                 if known.len() == KNOWN_TABLES {
                     known.remove(0);
                 }
-                known.push((params.layout, tables.clone()));
+                known.push(KnownTables { layout: params.layout, tables: tables.clone(), costs });
             }
         }
     }
@@ -276,9 +301,10 @@ impl Prepared {
     }
 
     /// The table set that goes to the archive's pool.
-    pub(crate) fn tables(&self) -> Option<Vec<u8>> {
+    pub(crate) fn tables(&self) -> Option<Cow<'_, [u8]>> {
         match &self.coder {
-            Coder::Lanes { tables, .. } | Coder::Integer { tables, .. } => Some(tables.to_bytes()),
+            Coder::Lanes { table_bytes, .. } => Some(table_bytes.into()),
+            Coder::Integer { tables, .. } => Some(tables.to_bytes().into()),
             _ => None,
         }
     }

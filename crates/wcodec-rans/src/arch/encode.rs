@@ -6,7 +6,7 @@ use crate::alias::AliasTable;
 use crate::error::{RansError, Result};
 use crate::freq::{Context, TableSet};
 use crate::layout::HeadLayout;
-use crate::superblock::{Classes, Shape, Source, log2_of_start, raw_position, trade_signs};
+use crate::superblock::{Classes, Shape, log2_of_start, raw_position, trade_signs};
 
 /// A slot says how to code one symbol in one context: `freq | begin << 12`, where `begin` is the place of its bias 0 in
 /// [`EncodeTables::places`], and [`PATCHED`] where it stands in for a value without one.
@@ -279,29 +279,6 @@ impl Lanes {
     }
 }
 
-/// See [`Backend::heads`]. Inlined, so that every instruction set has its own.
-#[inline(always)]
-pub(crate) fn read_heads(source: Source<'_>, shape: Shape, head_bytes: usize, heads: &mut [u16]) {
-    let (cols, n) = (shape.cols(), source.element_bytes);
-    for (heads, row) in heads.chunks_exact_mut(cols).zip(source.bytes.chunks(source.row_stride)) {
-        let elements = &row[..cols * n];
-        match (n, head_bytes) {
-            (1, _) => heads.iter_mut().zip(elements).for_each(|(h, &e)| *h = u16::from(e)),
-            (2, 2) => each_element(heads, elements, |e: [u8; 2]| u16::from_le_bytes(e)),
-            (4, 2) => each_element(heads, elements, |e: [u8; 4]| (u32::from_le_bytes(e) >> 16) as u16),
-            (8, 2) => each_element(heads, elements, |e: [u8; 8]| (u64::from_le_bytes(e) >> 48) as u16),
-            (n, _) => heads.iter_mut().zip(elements.chunks_exact(n)).for_each(|(h, e)| *h = u16::from(e[n - 1])),
-        }
-    }
-}
-
-#[inline(always)]
-fn each_element<const N: usize>(heads: &mut [u16], elements: &[u8], head: impl Fn([u8; N]) -> u16) {
-    for (h, e) in heads.iter_mut().zip(elements.as_chunks().0) {
-        *h = head(*e);
-    }
-}
-
 /// Rows whose frequencies are multiplied before the product is normalised: 8 · 12 bits fit a float's exponent.
 pub(crate) const PRODUCT_ROWS: usize = 8;
 
@@ -310,16 +287,6 @@ pub(crate) const PRODUCT_ROWS: usize = 8;
 const VECTOR_TABLE_BITS: u32 = 10;
 
 impl Backend {
-    /// The heads, of one or two bytes, of elements that have been found to span `shape`; row by row.
-    pub(crate) fn heads(self, source: Source<'_>, shape: Shape, head_bytes: usize, heads: &mut Vec<u16>) {
-        heads.resize(shape.elements(), 0);
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512(token) => token.heads(source, shape, head_bytes, heads),
-            _ => read_heads(source, shape, head_bytes, heads),
-        }
-    }
-
     /// Finds every element's slot. Says whether any slot is [`PATCHED`].
     pub(crate) fn encode_slots(
         self,

@@ -7,10 +7,10 @@
 use std::arch::x86_64::*;
 
 use super::avx512::Avx512;
-use super::encode::{EncodeTables, Lanes, PATCHED, PRODUCT_ROWS, read_heads};
+use super::encode::{EncodeTables, Lanes, PATCHED, PRODUCT_ROWS};
 use crate::LANES;
 use crate::layout::HeadLayout;
-use crate::superblock::{Classes, GROUP_ROWS, Shape, Source};
+use crate::superblock::{Classes, GROUP_ROWS, Shape};
 
 impl Avx512 {
     /// See [`super::Backend::encode_slots`]; for 64 columns.
@@ -32,12 +32,6 @@ impl Avx512 {
         tables.costs(shape, &mantissas, &exponents, costs);
     }
 
-    /// See [`super::Backend::heads`].
-    pub(crate) fn heads(self, source: Source<'_>, shape: Shape, head_bytes: usize, heads: &mut [u16]) {
-        // SAFETY: as above.
-        unsafe { heads_of(source, shape, head_bytes, heads) }
-    }
-
     /// See [`super::Backend::encode_run`]; for 64 columns and P ≥ 10.
     pub(crate) fn encode_run(self, tables: &EncodeTables, lanes: &mut Lanes, states: &mut [u32; LANES]) {
         // SAFETY: as above.
@@ -55,11 +49,6 @@ impl Avx512 {
         // SAFETY: as above.
         unsafe { words(&lanes.words, &lanes.sheds, out) }
     }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-fn heads_of(source: Source<'_>, shape: Shape, head_bytes: usize, heads: &mut [u16]) {
-    read_heads(source, shape, head_bytes, heads);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]

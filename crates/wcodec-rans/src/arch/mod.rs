@@ -42,6 +42,7 @@ pub(crate) mod encode;
 mod encode_avx512;
 mod plan;
 mod registers;
+mod stats;
 
 use crate::alias::AliasTable;
 use crate::freq::TableSet;

@@ -183,7 +183,10 @@ impl Encoder {
         {
             return Err(RansError::BadArgument("elements must span the superblock"));
         }
-        self.backend.heads(source, shape, self.layout().bytes(), &mut work.heads);
+        work.heads.resize(shape.elements(), 0);
+        let Source { bytes, row_stride, element_bytes } = source;
+        let head_bytes = self.layout().bytes();
+        self.backend.heads_of(bytes, row_stride, shape.cols(), element_bytes, head_bytes, &mut work.heads);
         self.encode_heads(shape, classes, work, sink)
     }
 

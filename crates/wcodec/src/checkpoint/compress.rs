@@ -9,20 +9,18 @@ use wcodec_container::{
     TensorPayload, WriterOptions, crc32,
 };
 
-use wcodec_rans::{HeadLayout, TableSet};
-
 use super::input::{self, InputFile, InputTensor};
 use super::{KIND, KIND_FILE, KIND_FOLDER, memory};
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::frames::FrameMaker;
 use crate::mode::Mode;
-use crate::options::{EncodeOptions, ModeChoice};
+use crate::options::{EncodeOptions, Level, ModeChoice};
 #[cfg(feature = "cuda")]
 use crate::report::DeviceUse;
 use crate::report::{Progress, Report, TensorReport};
 use crate::small::{self, PooledParams};
-use crate::tensor::{self, EncodedChunk, IndexPart, Prepared, Source};
+use crate::tensor::{self, EncodedChunk, IndexPart, KnownTables, Prepared, Source};
 use crate::wire::put_varint;
 
 /// Tensors up to this size are encoded side by side, whole; larger ones one by one, chunk by chunk.
@@ -259,7 +257,7 @@ struct Assembly<'a> {
     /// Pool index of every table set, so that equal ones are stored once.
     tables: HashMap<Vec<u8>, u64>,
     /// Table sets that later tensors may share.
-    known: Vec<(HeadLayout, TableSet)>,
+    known: Vec<KnownTables>,
     /// Blobs of pooled tensors that take more, by dtype and kind (last part of the name): place in the pool, bytes, reported tensors.
     pending: BTreeMap<(DtypeCode, String), Pending>,
     /// Tensors by length and fingerprint of their bytes.
@@ -350,7 +348,7 @@ impl Assembly<'_> {
             })
             .collect::<Result<Vec<Option<Prepared>>>>()?;
         // In archive order, so that threads do not decide who shares with whom.
-        if options.tuning.share_tables {
+        if shares_tables(options) {
             prepared.iter_mut().flatten().for_each(|p| p.share_tables(&mut self.known));
         }
         sources
@@ -373,7 +371,7 @@ impl Assembly<'_> {
     /// Encodes and writes a large tensor, a few chunks at a time.
     fn stream(&mut self, source: Source<'_>) -> Result<TensorEntry> {
         let mut prepared = tensor::prepare(source, self.options)?;
-        if self.options.tuning.share_tables {
+        if shares_tables(self.options) {
             prepared.share_tables(&mut self.known);
         }
         let encoder = prepared.encoder()?;
@@ -425,7 +423,7 @@ impl Assembly<'_> {
         let mut params = Vec::new();
         if let Some(tables) = prepared.tables() {
             let next = self.directory.pool.len() as u64;
-            let id = *self.tables.entry(tables).or_insert_with_key(|tables| {
+            let id = *self.tables.entry(tables.into_owned()).or_insert_with_key(|tables| {
                 self.directory.pool.push(tables.clone());
                 next
             });
@@ -545,7 +543,7 @@ impl Assembly<'_> {
     ) -> Result<()> {
         for bytes in file.literal(range).chunks(LITERAL_BYTES) {
             let level = match self.options.level {
-                crate::Level::Fast => 3,
+                Level::Fast => 3,
                 _ => 19,
             };
             let blob = self.target.write_blob(bytes, BlobPolicy::Zstd { level })?;
@@ -555,6 +553,11 @@ impl Assembly<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether tensors may take others' tables.
+fn shares_tables(options: &EncodeOptions) -> bool {
+    options.tuning.share_tables && options.level != Level::Fast
 }
 
 /// Whether a tensor is coded together with others.

@@ -144,14 +144,3 @@ fn split_off<'a>(rest: &mut &'a mut [u8], len: usize) -> &'a mut [u8] {
     *rest = others;
     first
 }
-
-/// Appends the heads of `elements`: their top `head_bytes` bytes.
-pub(crate) fn push_heads(elements: &[u8], element_bytes: usize, head_bytes: usize, heads: &mut Vec<u16>) {
-    match (element_bytes, head_bytes) {
-        (1, _) => heads.extend(elements.iter().map(|&b| u16::from(b))),
-        (2, 2) => heads.extend(elements.chunks_exact(2).map(|e| u16::from_le_bytes([e[0], e[1]]))),
-        (4, 2) => heads.extend(elements.chunks_exact(4).map(|e| u16::from_le_bytes([e[2], e[3]]))),
-        (n, 2) => heads.extend(elements.chunks_exact(n).map(|e| u16::from_le_bytes([e[n - 2], e[n - 1]]))),
-        (n, _) => heads.extend(elements.chunks_exact(n).map(|e| u16::from(e[n - 1]))),
-    }
-}

@@ -2,9 +2,10 @@
 
 use rayon::prelude::*;
 use wcodec_predict::log2_fixed;
+use wcodec_rans::stats;
 
-use super::View;
 use super::scales::{BinMap, Scales};
+use super::{Sample, View};
 
 /// Row and column classes, and the number of contexts their sums are clamped to.
 #[derive(Debug, Clone)]
@@ -14,6 +15,13 @@ pub(super) struct Classes {
     pub(super) contexts: usize,
     /// Whether classes are quarters of octaves, so that contexts four apart may share a table.
     pub(super) octaves: bool,
+}
+
+impl Classes {
+    /// No classes: a single context.
+    pub(super) fn none() -> Self {
+        Self { rows: Vec::new(), cols: Vec::new(), contexts: 1, octaves: false }
+    }
 }
 
 /// Contexts per octave where they are mapped.
@@ -134,9 +142,7 @@ impl Pass {
     fn choose(&mut self, counts: &[i16], now: i32, low: i32, lengths: &Lengths, moves: &Moves) {
         let cost = |class: i32| -> u64 {
             let told = u64::from(moves.rate[(class + CLASS_ORIGIN) as usize]);
-            let coded: i32 =
-                counts.iter().zip(lengths.from(class + low)).map(|(&n, &l)| i32::from(n) * i32::from(l)).sum();
-            told + coded as u64
+            told + stats::product(counts, lengths.from(class + low)) as u64
         };
         let mut best = (cost(now), now);
         for direction in [-1, 1] {
@@ -195,17 +201,13 @@ fn class_rate(classes: impl Iterator<Item = i32>) -> Vec<u32> {
 }
 
 impl<'a> Fitter<'a> {
-    pub(super) fn new(view: &'a View<'a>, scales: &'a Scales, sample: &'a [usize]) -> Self {
-        let cols = view.geometry.cols;
-        let mut bins = vec![0; sample.len() * cols];
-        bins.par_chunks_mut(64 * cols).zip(sample.par_chunks(64)).for_each(|(bins, rows)| {
-            let mut heads = Vec::with_capacity(cols);
-            for (bins, &row) in bins.chunks_exact_mut(cols).zip(rows) {
-                view.row(row, &mut heads);
-                scales.map.map(&heads, bins);
-            }
-        });
-        Self { view, map: &scales.map, sample, bins }
+    pub(super) fn new(view: &'a View<'a>, scales: &'a Scales, sample: &'a Sample) -> Self {
+        let part = 64 * view.geometry.cols;
+        let mut bins = vec![0; sample.heads.len()];
+        bins.par_chunks_mut(part)
+            .zip(sample.heads.par_chunks(part))
+            .for_each(|(bins, heads)| scales.map.map(heads, bins));
+        Self { view, map: &scales.map, sample: &sample.rows, bins }
     }
 
     /// Alternates between tables for the classes and classes for the tables; then gives the rows outside the sample theirs.
@@ -246,7 +248,7 @@ impl<'a> Fitter<'a> {
             .map(|first| {
                 let range = first..(first + super::TASK_ROWS).min(rows);
                 let mut pass = Pass::new(range.len(), bins);
-                let (mut heads, mut own) = (Vec::new(), vec![0; if sampled { 0 } else { cols }]);
+                let (mut heads, mut own) = (vec![0; cols], vec![0; if sampled { 0 } else { cols }]);
                 let mut counts = [vec![0i16; kinds.count * bins], vec![0i16; kinds.count * bins]];
                 for i in range {
                     let (row, row_bins) = if sampled {

@@ -6,19 +6,20 @@
 //! the plan, depends on the shape alone.
 
 mod classes;
+mod counts;
 mod price;
 mod scales;
 
 use std::ops::Range;
 
 use rayon::prelude::*;
-use wcodec_rans::{MAX_CONTEXTS, TableSet};
+use wcodec_rans::{MAX_CONTEXTS, TableSet, stats};
 
 use self::classes::{Classes, Fitter, MOST_COUNTED};
+pub(crate) use self::counts::Counts;
 use self::price::Pricing;
-pub(crate) use self::price::bits_with;
+pub(crate) use self::price::TableCosts;
 use self::scales::Scales;
-use super::encode::push_heads;
 use super::low;
 use super::{Geometry, LanesParams};
 use crate::format::ElementFormat;
@@ -36,8 +37,10 @@ pub(crate) struct View<'a> {
 pub(crate) struct Plan {
     pub(crate) params: LanesParams,
     pub(crate) tables: TableSet,
-    /// How often each context has each coded value, in the sample that the tables were made from.
-    pub(crate) counts: Vec<Vec<u64>>,
+    /// The tables serialised.
+    pub(crate) table_bytes: Vec<u8>,
+    /// What the tables were made from, perhaps of a sample of rows.
+    pub(crate) counts: Counts,
     /// Estimated payload and directory bytes.
     pub(crate) bytes: u64,
 }
@@ -45,23 +48,27 @@ pub(crate) struct Plan {
 /// How far to search.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Effort {
-    /// Numbers of contexts to try.
+    /// Numbers of contexts to try for floats beside mapped ones.
     contexts: &'static [usize],
+    /// The same for integers, which cannot be mapped.
+    integer_contexts: &'static [usize],
     /// Further ones for tensors whose tables and class maps weigh.
     small_contexts: &'static [usize],
+    /// Elements by which one set of classes is picked before it is refined; none: all are refined.
+    picked_by: Option<usize>,
     /// Rounds of class refinement; fewer when they stop paying.
     rounds: usize,
     /// Distance, in classes, that one round looks.
     reach: i32,
     /// Precisions P to try.
     table_bits: &'static [u32],
-    /// Elements that classes and tables are fitted to.
+    /// Elements that classes are fitted to.
     sample: usize,
+    /// Elements that tables are made from.
+    counted: usize,
     /// Splits and precisions of one set of classes that are priced exactly.
     exact: usize,
-    /// Whether tables may come from the sample alone.
-    sampled_tables: bool,
-    /// How much of the size decoding speed is worth, see [`price`].
+    /// How much of the size decoding speed is worth: a factor of what [`price`] says.
     haste: f64,
     /// Steps left out.
     tuning: Tuning,
@@ -72,41 +79,49 @@ const SMALL_ELEMENTS: usize = 1 << 19;
 
 impl Effort {
     pub(crate) fn of(level: Level, tuning: Tuning) -> Self {
-        let common = Self {
-            contexts: &[16],
-            small_contexts: &[],
-            rounds: 0,
-            reach: 0,
-            // 10 bits is all that the long exponents of F64 leave room for. At 12 the rounding of a lane's steps is so coarse
-            // that its last state often misses every octave, and plain states cost more than the precision gains.
-            table_bits: &[10, 11],
-            sample: 1 << 17,
-            exact: 1,
-            sampled_tables: true,
-            haste: 1.0,
-            tuning,
-        };
         let effort = match level {
-            Level::Fast => common,
+            Level::Fast => Self {
+                contexts: &[],
+                integer_contexts: &[12],
+                small_contexts: &[],
+                picked_by: None,
+                rounds: 0,
+                reach: 0,
+                table_bits: &[10],
+                sample: 1 << 16,
+                counted: 1 << 16,
+                exact: 1,
+                haste: 1.0,
+                tuning,
+            },
             Level::Default => Self {
-                small_contexts: &[6],
-                rounds: 3,
+                contexts: &[8],
+                integer_contexts: &[12],
+                small_contexts: &[],
+                picked_by: Some(1 << 15),
+                rounds: 2,
                 reach: 2,
+                // 10 bits is all that the long exponents of F64 leave room for, and half the tables for a GPU.
                 table_bits: &[10, 11],
-                sample: 1 << 20,
+                sample: 1 << 18,
+                counted: 1 << 20,
                 exact: 2,
-                sampled_tables: false,
-                ..common
+                haste: 1.0,
+                tuning,
             },
             Level::Max => Self {
                 contexts: &[4, 8, 12, 16],
+                integer_contexts: &[4, 8, 12, 16],
                 small_contexts: &[2, 3, 6],
+                picked_by: None,
                 rounds: 6,
                 reach: 3,
+                // At 12 the rounding of a lane's steps is so coarse that its last state often misses every octave, and plain
+                // states cost more than the precision gains.
                 table_bits: &[10, 11],
                 sample: 1 << 22,
+                counted: usize::MAX,
                 exact: 3,
-                sampled_tables: false,
                 haste: 0.05,
                 tuning,
             },
@@ -119,15 +134,14 @@ impl Effort {
 const TASK_ROWS: usize = 512;
 
 impl View<'_> {
-    fn row(&self, row: usize, heads: &mut Vec<u16>) {
+    fn row_bytes(&self, row: usize) -> &[u8] {
         let bytes = self.geometry.row_bytes();
-        heads.clear();
-        push_heads(
-            &self.data[row * bytes..(row + 1) * bytes],
-            self.format.bytes,
-            usize::from(self.format.head_bits / 8),
-            heads,
-        );
+        &self.data[row * bytes..(row + 1) * bytes]
+    }
+
+    /// The heads of a row.
+    fn row(&self, row: usize, heads: &mut [u16]) {
+        stats::heads(self.row_bytes(row), self.format.bytes, usize::from(self.format.head_bits / 8), heads);
     }
 
     fn tasks(&self) -> Vec<Range<usize>> {
@@ -135,10 +149,28 @@ impl View<'_> {
     }
 
     /// About evenly spaced rows of together `elements` at most, but at least 64 rows; all rows of a small tensor.
-    fn sample(&self, elements: usize) -> Vec<usize> {
+    fn spread(&self, elements: usize, most: usize) -> Vec<usize> {
         let g = self.geometry;
-        let wanted = (elements / g.cols).clamp(64, MOST_COUNTED).min(g.rows);
+        let wanted = (elements / g.cols).clamp(64, most).min(g.rows);
         (0..wanted).map(|i| (2 * i + 1) * g.rows / (2 * wanted)).collect()
+    }
+}
+
+/// Some rows and their heads.
+struct Sample {
+    rows: Vec<usize>,
+    heads: Vec<u16>,
+}
+
+impl Sample {
+    fn take(view: &View<'_>, elements: usize) -> Self {
+        let rows = view.spread(elements, MOST_COUNTED);
+        let cols = view.geometry.cols;
+        let mut heads = vec![0; rows.len() * cols];
+        heads.par_chunks_mut(64 * cols).zip(rows.par_chunks(64)).for_each(|(heads, rows)| {
+            heads.chunks_exact_mut(cols).zip(rows).for_each(|(heads, &row)| view.row(row, heads));
+        });
+        Self { rows, heads }
     }
 }
 
@@ -146,40 +178,43 @@ impl View<'_> {
 pub(crate) fn plan(view: View<'_>, effort: Effort) -> Option<Plan> {
     let g = view.geometry;
     let low_bits = if effort.tuning.trim_low_bits { low_bits(&view) } else { Vec::new() };
-    let sample = view.sample(effort.sample);
+    let sample = Sample::take(&view, effort.sample);
     let scales = Scales::measure(&view, &sample);
-    let fitter = Fitter::new(&view, &scales, &sample);
-    let table_rows = if effort.sampled_tables { Some(sample.as_slice()) } else { None };
+    let fitter = (effort.rounds > 0).then(|| Fitter::new(&view, &scales, &sample));
+    let counted = (g.rows * g.cols > effort.counted).then(|| view.spread(effort.counted, usize::MAX));
+
+    let most = effort.tuning.max_contexts.min(MAX_CONTEXTS);
+    let contexts = if view.format.octave_bits().is_some() { effort.contexts } else { effort.integer_contexts };
+    let small = if g.rows * g.cols <= SMALL_ELEMENTS { effort.small_contexts } else { &[] };
+    let mut tried: Vec<Classes> =
+        contexts.iter().chain(small).filter(|&&k| k <= most).map(|&k| scales.classes(k)).collect();
+    if view.format.octave_bits().is_some() && effort.tuning.map_contexts && most > 1 {
+        tried.push(scales.octaves(most));
+    }
+    if tried.is_empty() {
+        tried.push(scales.classes(most.min(8)));
+    }
+    if let Some(elements) = effort.picked_by
+        && tried.len() > 1
+    {
+        let rows = view.spread(elements, usize::MAX);
+        let price = |classes| Pricing::new(&view, classes, Some(&rows), &low_bits, effort, None, false);
+        let costs = tried.iter().map(|classes| price(classes.clone()).map_or(f64::INFINITY, |p| p.cost));
+        let first = costs.enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(i, _)| i);
+        tried = vec![tried.swap_remove(first)];
+    }
 
     let mut best: Option<Pricing> = None;
-    let mut consider = |classes: Classes| {
-        let pricing = Pricing::new(&view, classes, table_rows, &low_bits, effort, best.as_ref().map(|b| b.cost));
-        if let Some(pricing) = pricing
-            && best.as_ref().is_none_or(|b| pricing.cost < b.cost)
+    for (i, mut classes) in tried.into_iter().enumerate() {
+        if let Some(fitter) = &fitter
+            && classes.contexts > 1
         {
-            best = Some(pricing);
-        }
-    };
-    let small = if g.rows * g.cols <= SMALL_ELEMENTS { effort.small_contexts } else { &[] };
-    let tried = effort.contexts.iter().chain(small).filter(|&&k| k <= effort.tuning.max_contexts);
-    for &contexts in tried {
-        let mut classes = scales.classes(contexts);
-        if classes.contexts < 2 {
-            continue;
-        }
-        if effort.rounds > 0 {
             fitter.refine(&mut classes, effort.rounds, effort.reach);
         }
-        consider(classes);
+        // The counts of classes have those of none in them.
+        let pricing = Pricing::new(&view, classes, counted.as_deref(), &low_bits, effort, best.as_ref(), i == 0);
+        best = pricing.or(best);
     }
-    if view.format.octave_bits().is_some() && effort.tuning.map_contexts {
-        let mut classes = scales.octaves(effort.tuning.max_contexts.min(MAX_CONTEXTS));
-        if effort.rounds > 0 {
-            fitter.refine(&mut classes, effort.rounds, effort.reach);
-        }
-        consider(classes);
-    }
-    consider(Classes { rows: vec![0; g.rows], cols: vec![0; g.cols], contexts: 1, octaves: false });
     Some(best?.plan(&view, low_bits))
 }
 

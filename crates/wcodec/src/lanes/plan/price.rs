@@ -1,168 +1,139 @@
-//! Comparing splits and precisions for given classes: all by an estimate, the best by their real tables.
+//! Comparing splits, precisions and alphabets for given classes: all by an estimate, the best by their real tables.
 
-use rayon::prelude::*;
-use wcodec_rans::freq::{MAX_ENTRIES, MAX_SYMBOLS};
-use wcodec_rans::{Context, FrequencyTable, HeadLayout, TableSet};
+use std::sync::LazyLock;
+
+use wcodec_rans::freq::{MAX_ENTRIES, MAX_SYMBOLS, MAX_TABLE_BITS};
+use wcodec_rans::{Context, FrequencyTable, HeadLayout, TableSet, alias};
 
 use super::classes::{Classes, PER_OCTAVE};
+use super::counts::Counts;
 use super::{Effort, Plan, View};
 use crate::lanes::{Geometry, LanesParams};
 
 /// Bits of a patched element: the patch, and the symbol that stands in.
 const PATCH_BITS: f64 = 36.0;
+/// Sizes of alphabets that decoders have a faster form for: the others' values become patches.
+const ALPHABETS: [usize; 4] = [16, 32, 64, MAX_SYMBOLS];
 
 /// The best way found to code a tensor with given classes.
 pub(super) struct Pricing {
     classes: Classes,
     layout: HeadLayout,
     tables: TableSet,
-    counts: Vec<Vec<u64>>,
+    table_bytes: Vec<u8>,
+    counts: Counts,
     /// As [`Plan::bytes`].
     bytes: u64,
     /// Those, and what decoding them slowly is worth.
     pub(super) cost: f64,
 }
 
-/// One split and precision, by its estimate.
-struct Candidate<'a> {
-    /// Bytes beside [`fixed_bytes`].
-    bytes: f64,
-    table_bits: u32,
-    split: &'a Split,
-}
-
-/// What one split of the heads gives to count.
+/// What one split of the heads, with contexts or without, gives to count.
 struct Split {
     layout: HeadLayout,
     /// Counts of every context and coded value.
-    counts: Vec<Vec<u64>>,
-    /// Which table each context has, if contexts are mapped.
-    map: Option<Vec<Context>>,
-    /// Counts of every table and value, mapped contexts' shifted back.
-    pools: Vec<Vec<u64>>,
+    counts: Counts,
+    /// If contexts are mapped: which table each has, and the counts of every table.
+    map: Option<(Vec<Context>, Counts)>,
     /// Elements whose values no symbol can stand for.
     lost: u64,
 }
 
+/// One split, precision and alphabet, by its estimate.
+struct Candidate<'a> {
+    cost: f64,
+    split: &'a Split,
+    table_bits: u32,
+    /// Which of the tables' values have a slot.
+    kept: Vec<bool>,
+}
+
 impl Split {
-    fn new(layout: HeadLayout, counts: Vec<Vec<u64>>, octave_bits: Option<u32>) -> Self {
-        let step = octave_bits.and_then(|o| o.checked_sub(layout.shift()));
-        let Some(step) = step else { return Self { layout, pools: counts.clone(), counts, map: None, lost: 0 } };
-        let map: Vec<Context> = (0..counts.len())
+    fn new(layout: HeadLayout, counts: Counts, octave_bits: Option<u32>) -> Self {
+        let step = octave_bits.and_then(|o| o.checked_sub(layout.shift())).filter(|_| counts.contexts() > 1);
+        let Some(step) = step else { return Self { layout, counts, map: None, lost: 0 } };
+        let map: Vec<Context> = (0..counts.contexts())
             .map(|k| Context { table: (k % PER_OCTAVE) as u8, shift: ((k / PER_OCTAVE) << step) as u16 })
             .collect();
-        let highest = map.last().map_or(0, |c| usize::from(c.shift));
-        let mut pools = vec![vec![0; 1 << layout.coded_bits()]; PER_OCTAVE.min(counts.len())];
-        let mut lost = 0;
-        for (counts, context) in counts.iter().zip(&map) {
-            for (value, &n) in counts.iter().enumerate().filter(|(_, n)| **n > 0) {
-                // With the greatest shift, a symbol's value has to be one yet.
-                match context.unshifted(value as u16) {
-                    Some(own) if usize::from(own) + highest < counts.len() => {
-                        pools[usize::from(context.table)][usize::from(own)] += n;
-                    }
-                    _ => lost += n,
-                }
-            }
-        }
-        Self { layout, counts, map: Some(map), pools, lost }
+        let (pools, lost) = counts.pooled(&map, layout.coded_bits());
+        Self { layout, counts, map: Some((map, pools)), lost }
+    }
+
+    /// The counts that tables are made from.
+    fn pools(&self) -> &Counts {
+        self.map.as_ref().map_or(&self.counts, |(_, pools)| pools)
     }
 }
 
-/// What decoding slowly is worth, as a part of the size, by the entries that a vector decoder keeps: T tables of B buckets (see
-/// [`wcodec_rans::alias`]). Up to 128, 256 and 512 are looked up in 2, 4 and 8 registers each, at about 1, 3/4 and 1/2 of the
-/// speed, more in memory, at 1/4.
-fn slowness(tables: &TableSet) -> f64 {
-    match tables.tables().len() * wcodec_rans::alias::buckets(tables.symbols()) {
-        ..=128 => 0.0,
-        129..=256 => 0.0003,
-        257..=512 => 0.0010,
-        _ => 0.0025,
-    }
-}
-
-/// Symbols of an alphabet that keep T tables in few registers.
-fn register_symbols(tables: usize) -> usize {
-    match tables {
-        1 => 128,
-        2..=8 => 64,
-        _ => 32,
-    }
-}
+/// log2 of every frequency.
+static LOGS: LazyLock<Vec<f64>> = LazyLock::new(|| (0..=1u64 << MAX_TABLE_BITS).map(|f| log2(f.max(1))).collect());
 
 impl Pricing {
-    /// `None` when not even the estimate is near `bound`. Tables come from `rows`, or from all.
+    /// The best pricing if it beats `best`. Tables come from `rows`, or from all; with `flat_too` a single context is considered, too.
     pub(super) fn new(
         view: &View<'_>,
         classes: Classes,
         rows: Option<&[usize]>,
         low_bits: &[u8],
         effort: Effort,
-        bound: Option<f64>,
+        best: Option<&Self>,
+        flat_too: bool,
     ) -> Option<Self> {
         let g = view.geometry;
-        let finest = view.format.shifts[0];
-        let histogram = fine_histogram(view, &classes, rows);
-        let counted: u64 = histogram.iter().flatten().sum();
-        let scale = (g.rows * g.cols) as f64 / counted.max(1) as f64;
-        let fixed = fixed_bytes(view, low_bits) + class_bytes(&classes);
-        let logs: Vec<f64> = (0..=1u64 << wcodec_rans::freq::MAX_TABLE_BITS).map(|f| log2(f.max(1))).collect();
+        let counted = Counts::of(view, &classes, rows);
+        let scale = (g.rows * g.cols) as f64 / counted.total().max(1) as f64;
+        let fixed = fixed_bytes(view, low_bits) as f64;
+        let class_bytes = class_bytes(&classes) as f64;
 
         let octave_bits = view.format.octave_bits().filter(|_| classes.octaves);
-        let splits: Vec<Split> = view
-            .format
-            .shifts_with(effort.tuning.max_mantissa_bits)
-            .map(|shift| {
-                let fold = 1usize << (shift - finest);
-                let counts = histogram.iter().map(|h| h.chunks(fold).map(|c| c.iter().sum()).collect()).collect();
-                Split::new(view.format.layout(shift), counts, octave_bits)
-            })
-            .collect();
+        let mut splits = Vec::new();
+        for shift in view.format.shifts_with(effort.tuning.max_mantissa_bits) {
+            let layout = view.format.layout(shift);
+            let counts = counted.coarser(u32::from(shift - view.format.shifts[0]));
+            if flat_too && classes.contexts > 1 {
+                splits.push(Split::new(layout, counts.merged(), None));
+            }
+            splits.push(Split::new(layout, counts, octave_bits));
+        }
+        let told = |split: &Split| {
+            split_bytes(&g, split.layout) as f64 + fixed + if split.counts.contexts() > 1 { class_bytes } else { 0.0 }
+        };
         let mut candidates = Vec::new();
         for split in &splits {
-            let (layout, counts) = (split.layout, &split.pools);
             for &p in effort.table_bits {
-                if 2 * p + layout.coded_bits() > 32 || classes.contexts << p > MAX_ENTRIES {
-                    continue;
+                if 2 * p + split.layout.coded_bits() <= 32 && split.counts.contexts() << p <= MAX_ENTRIES {
+                    consider(&mut candidates, split, p, effort, |bits| scale * bits / 8.0 + told(split));
                 }
-                let bits = estimate(counts, p, &logs) + split.lost as f64 * PATCH_BITS;
-                let bytes = scale * bits / 8.0 + table_bytes(counts, p) + split_bytes(&g, layout) as f64;
-                candidates.push(Candidate { bytes, table_bits: p, split });
             }
         }
-        candidates.sort_by(|a, b| a.bytes.total_cmp(&b.bytes));
+        candidates.sort_by(|a, b| a.cost.total_cmp(&b.cost));
         let mut exact = 0;
-        let near = candidates.first()?.bytes * 1.001;
-        let mut best: Option<(f64, u64, &Split, TableSet)> = None;
+        let near = candidates.first()?.cost * 1.001;
+        let mut bound = best.map(|b| b.cost);
+        let mut found: Option<Self> = None;
         for candidate in &candidates {
-            let split = candidate.split;
-            let hopeless = bound.is_some_and(|b| candidate.bytes + fixed as f64 > b * 1.002);
-            if hopeless || exact == effort.exact || (exact > 0 && candidate.bytes > near) {
+            let hopeless = bound.is_some_and(|b| candidate.cost > b * 1.002);
+            if hopeless || exact == effort.exact || (exact > 0 && candidate.cost > near) {
                 break;
             }
-            let mut tried = 0;
-            for most in [MAX_SYMBOLS, register_symbols(split.pools.len())] {
-                let Some((tables, bits)) = candidate.tables(most) else { continue };
-                if tables.symbols() == tried {
-                    break;
-                }
-                tried = tables.symbols();
-                let beside = tables.to_bytes().len() as u64 + split_bytes(&g, split.layout) + fixed;
-                let bytes = scale * bits / 8.0 + beside as f64;
-                let cost = bytes * (1.0 + effort.haste * slowness(&tables));
-                if best.as_ref().is_none_or(|b| cost < b.0) {
-                    best = Some((cost, bytes as u64, split, tables));
-                }
+            let Some((tables, bits)) = candidate.tables() else { continue };
+            exact += 1;
+            let split = candidate.split;
+            let table_bytes = tables.to_bytes();
+            let bytes = scale * bits / 8.0 + table_bytes.len() as f64 + told(split);
+            let cost = bytes * (1.0 + effort.haste * slowness(tables.tables().len(), tables.symbols()));
+            if bound.is_none_or(|b| cost < b) {
+                bound = Some(cost);
+                let classes = if split.counts.contexts() > 1 { classes.clone() } else { Classes::none() };
+                let (layout, counts, bytes) = (split.layout, split.counts.clone(), bytes as u64);
+                found = Some(Self { classes, layout, tables, table_bytes, counts, bytes, cost });
             }
-            exact += usize::from(tried > 0);
         }
-        let (cost, bytes, &Split { layout, ref counts, .. }, tables) = best?;
-        let counts = counts.clone();
-        Some(Self { classes, layout, tables, counts, bytes, cost })
+        found
     }
 
     pub(super) fn plan(self, view: &View<'_>, low_bits: Vec<u8>) -> Plan {
-        let Self { mut classes, layout, tables, counts, bytes, cost: _ } = self;
+        let Self { mut classes, layout, tables, table_bytes, counts, bytes, .. } = self;
         let flat = classes.contexts == 1;
         if flat || classes.rows.iter().all(|&c| c == 0) {
             classes.rows = Vec::new();
@@ -177,64 +148,134 @@ impl Pricing {
             col_classes: classes.cols,
             low_bits,
         };
-        Plan { params, tables, counts, bytes }
+        Plan { params, tables, table_bytes, counts, bytes }
     }
 }
 
-/// Bits of coding `counts` with `tables`, patches for what has no slot included; `None` for another number of contexts.
-pub(crate) fn bits_with(tables: &TableSet, counts: &[Vec<u64>]) -> Option<f64> {
-    if tables.contexts() != counts.len() {
-        return None;
+/// What decoding slowly is worth, as a part of the size, by the entries that a vector decoder keeps: T tables of B buckets (see
+/// [`wcodec_rans::alias`]). Up to 128, 256 and 512 are looked up in 2, 4 and 8 registers each, at about 1, 3/4 and 1/2 of the
+/// speed, more in memory, at 1/4.
+fn slowness(tables: usize, symbols: usize) -> f64 {
+    match tables * alias::buckets(symbols) {
+        0..=128 => 0.0,
+        129..=256 => 0.0003,
+        257..=512 => 0.0010,
+        _ => 0.0025,
     }
-    let p = f64::from(tables.table_bits());
-    let bits = tables.context_tables().zip(counts).map(|((table, context), counts)| {
-        let slots = tables.values().iter().zip(table.freqs()).filter(|(_, f)| **f > 0);
-        let (mut coded, mut bits) = (0, 0.0);
-        for (&value, &freq) in slots {
-            let n = counts.get(usize::from(context.value(value))).copied().unwrap_or(0);
-            coded += n;
-            bits += n as f64 * (p - log2(u64::from(freq)));
+}
+
+/// Adds the estimates of a split at precision `p` with different alphabets. `bytes` tells the size from the bits of the coded fields.
+fn consider<'a>(
+    candidates: &mut Vec<Candidate<'a>>,
+    split: &'a Split,
+    p: u32,
+    effort: Effort,
+    bytes: impl Fn(f64) -> f64,
+) {
+    // What a value's slots are worth in all tables.
+    let pools = split.pools();
+    let mut worth = vec![0u64; pools.width()];
+    for of in pools.each() {
+        let total: u64 = of.iter().sum();
+        for (worth, &n) in worth.iter_mut().zip(of) {
+            if n > 0 && worth_a_slot(n, total, p) {
+                *worth += n;
+            }
         }
-        bits + (counts.iter().sum::<u64>() - coded) as f64 * PATCH_BITS
-    });
-    Some(bits.sum())
+    }
+    let mut ranks: Vec<usize> = (0..worth.len()).filter(|&v| worth[v] > 0).collect();
+    ranks.sort_by_key(|&v| std::cmp::Reverse(worth[v]));
+    let mut least = f64::INFINITY;
+    for &symbols in ALPHABETS.iter().rev().filter(|&&s| s < ranks.len() || s == MAX_SYMBOLS) {
+        let mut kept = vec![false; worth.len()];
+        ranks.iter().take(symbols).for_each(|&v| kept[v] = true);
+        let bits = estimate(pools, &kept, p) + split.lost as f64 * PATCH_BITS;
+        // Smaller alphabets cost ever more.
+        if bits > least * 1.01 {
+            break;
+        }
+        least = least.min(bits);
+        let slowness = slowness(pools.contexts(), ranks.len().min(symbols));
+        let cost = bytes(bits + 8.0 * table_bytes(pools, &kept, p)) * (1.0 + effort.haste * slowness);
+        candidates.push(Candidate { cost, split, table_bits: p, kept });
+    }
+}
+
+/// A table set in the form that prices counts: the bits of values in every context.
+#[derive(Debug, Clone)]
+pub(crate) struct TableCosts {
+    contexts: usize,
+    /// Value and bits of every symbol, context by context.
+    symbols: Vec<(u16, f32)>,
+}
+
+impl TableCosts {
+    pub(crate) fn new(tables: &TableSet) -> Self {
+        let p = f64::from(tables.table_bits());
+        let bits = |f: u16| if f == 0 { PATCH_BITS as f32 } else { (p - LOGS[usize::from(f)]) as f32 };
+        let of_context = |(table, context): (&FrequencyTable, Context)| {
+            let symbols = tables.values().iter().zip(table.freqs());
+            symbols.map(|(&v, &f)| (context.value(v), bits(f))).collect::<Vec<_>>()
+        };
+        Self { contexts: tables.contexts(), symbols: tables.context_tables().flat_map(of_context).collect() }
+    }
+
+    /// Bits of coding `counts`, patches for what has no slot included; `None` for another number of contexts.
+    pub(crate) fn bits(&self, counts: &Counts) -> Option<f64> {
+        if self.contexts != counts.contexts() {
+            return None;
+        }
+        let (mut sum, mut coded) = (0.0, 0);
+        for (of, symbols) in counts.each().zip(self.symbols.chunks_exact(self.symbols.len() / self.contexts)) {
+            for &(value, bits) in symbols {
+                let n = count_of(of, counts.first(), value);
+                coded += n;
+                sum += n as f64 * f64::from(bits);
+            }
+        }
+        Some(sum + (counts.total() - coded) as f64 * PATCH_BITS)
+    }
+}
+
+/// The count of a value in counts from `first` on.
+fn count_of(counts: &[u64], first: usize, value: u16) -> u64 {
+    usize::from(value).checked_sub(first).and_then(|v| counts.get(v)).copied().unwrap_or(0)
 }
 
 impl Candidate<'_> {
-    /// Tables of at most so many symbols, leaving values to patches where a slot would cost more, and the bits that coding with them takes.
-    fn tables(&self, most: usize) -> Option<(TableSet, f64)> {
-        let mut kept = self.split.pools.clone();
-        for pool in &mut kept {
-            let total: u64 = pool.iter().sum();
-            for n in pool.iter_mut().filter(|n| **n > 0) {
-                if !worth_a_slot(*n, total, self.table_bits) {
-                    *n = 0;
+    /// Tables, leaving values to patches where a slot would cost more, and the bits that coding with them takes.
+    fn tables(&self) -> Option<(TableSet, f64)> {
+        let pools = self.split.pools();
+        let mut values: Vec<u16> =
+            (pools.first()..).zip(&self.kept).filter(|(_, kept)| **kept).map(|(v, _)| v as u16).collect();
+        // A table needs two symbols; an idle one beside a constant costs 2^-P of a bit.
+        let lacking = 2usize.saturating_sub(values.len());
+        let fillers: Vec<u16> = (0..2).filter(|v| !values.contains(v)).take(lacking).collect();
+        values.extend(fillers);
+        values.sort_unstable();
+        let (mut tables, mut bits) = (Vec::with_capacity(pools.contexts()), self.split.lost as f64 * PATCH_BITS);
+        for of in pools.each() {
+            let total: u64 = of.iter().sum();
+            let (mut dense, mut coded) = (vec![0; values.len()], 0);
+            for (dense, &value) in dense.iter_mut().zip(&values) {
+                let n = count_of(of, pools.first(), value);
+                if n > 0 && worth_a_slot(n, total, self.table_bits) {
+                    *dense = n;
+                    coded += n;
                 }
             }
+            let table = FrequencyTable::from_counts(self.table_bits, &dense).ok()?;
+            let p = f64::from(self.table_bits);
+            let of_symbols = dense.iter().zip(table.freqs()).filter(|(n, _)| **n > 0);
+            bits += of_symbols.map(|(&n, &f)| n as f64 * (p - LOGS[usize::from(f)])).sum::<f64>();
+            bits += (total - coded) as f64 * PATCH_BITS;
+            tables.push(table);
         }
-        let mut values: Vec<(u64, usize)> =
-            (0..kept[0].len()).map(|v| (kept.iter().map(|p| p[v]).sum(), v)).filter(|&(n, _)| n > 0).collect();
-        values.sort_unstable_by(|a, b| b.cmp(a));
-        for &(_, v) in values.iter().skip(most) {
-            kept.iter_mut().for_each(|pool| pool[v] = 0);
-        }
-        let mut set = TableSet::from_counts(self.table_bits, &kept).ok()?;
-        let bits: f64 = set
-            .tables()
-            .iter()
-            .zip(&kept)
-            .map(|(table, counts): (&FrequencyTable, _)| {
-                let dense: Vec<u64> =
-                    set.values().iter().map(|&v| counts.get(usize::from(v)).copied().unwrap_or(0)).collect();
-                table.cost(&dense)
-            })
-            .sum();
-        if let Some(map) = &self.split.map {
-            set = TableSet::with_contexts(set.values().to_vec(), set.tables().to_vec(), map.clone()).ok()?;
-        }
-        let sum = |pools: &[Vec<u64>]| pools.iter().flatten().sum::<u64>();
-        let patched = sum(&self.split.pools) - sum(&kept) + self.split.lost;
-        Some((set, bits + patched as f64 * PATCH_BITS))
+        let set = match &self.split.map {
+            Some((map, _)) => TableSet::with_contexts(values, tables, map.clone()),
+            None => TableSet::new(values, tables),
+        };
+        Some((set.ok()?, bits))
     }
 }
 
@@ -244,49 +285,45 @@ fn worth_a_slot(count: u64, total: u64, table_bits: u32) -> bool {
     count as f64 * (PATCH_BITS - f64::from(table_bits)) >= slot_bits
 }
 
-/// About the bits that tables of precision `table_bits` would code `counts` in: frequencies simply rounded.
-fn estimate(counts: &[Vec<u64>], table_bits: u32, logs: &[f64]) -> f64 {
+/// About the bits that tables of precision `table_bits` for the values `kept` would code `counts` in: frequencies simply rounded.
+fn estimate(counts: &Counts, kept: &[bool], table_bits: u32) -> f64 {
     let slots = f64::from(1u32 << table_bits);
-    counts
-        .iter()
-        .map(|counts| {
-            let total: u64 = counts.iter().sum();
-            if total == 0 {
-                return 0.0;
+    let of_context = |counts: &[u64]| {
+        let total: u64 = counts.iter().sum();
+        if total == 0 {
+            return 0.0;
+        }
+        let per_count = slots / total as f64;
+        let (mut bits, mut sum, mut coded) = (0.0, 0u64, 0u64);
+        for (&n, &kept) in counts.iter().zip(kept).filter(|(n, _)| **n > 0) {
+            let share = n as f64 * per_count;
+            if !kept || (share < 1.0 && !worth_a_slot(n, total, table_bits)) {
+                bits += n as f64 * PATCH_BITS;
+                continue;
             }
-            let per_count = slots / total as f64;
-            let (mut bits, mut sum, mut coded) = (0.0, 0u64, 0u64);
-            for &n in counts.iter().filter(|&&n| n > 0) {
-                let share = n as f64 * per_count;
-                if share < 1.0 && !worth_a_slot(n, total, table_bits) {
-                    bits += n as f64 * PATCH_BITS;
-                    continue;
-                }
-                let freq = ((share + 0.5) as u64).clamp(1, (1 << table_bits) - 1);
-                bits -= n as f64 * logs[freq as usize];
-                sum += freq;
-                coded += n;
-            }
-            bits + coded as f64 * log2(sum.max(1))
-        })
-        .sum()
+            let freq = ((share + 0.5) as u64).clamp(1, (1 << table_bits) - 1);
+            bits -= n as f64 * LOGS[freq as usize];
+            sum += freq;
+            coded += n;
+        }
+        bits + coded as f64 * log2(sum.max(1))
+    };
+    counts.each().map(of_context).sum()
 }
 
 /// About the bytes of serialised tables.
-fn table_bytes(counts: &[Vec<u64>], table_bits: u32) -> f64 {
-    let bits: f64 = counts
-        .iter()
-        .map(|counts| {
-            let total: u64 = counts.iter().sum();
-            let kept = counts.iter().filter(|&&n| n > 0 && worth_a_slot(n, total, table_bits));
-            kept.map(|&n| {
-                let freq = (u128::from(n) << table_bits) / u128::from(total.max(1));
-                0.8 * f64::from(128 - freq.leading_zeros()) + 1.2
-            })
-            .sum::<f64>()
+fn table_bytes(counts: &Counts, kept: &[bool], table_bits: u32) -> f64 {
+    let of_context = |counts: &[u64]| {
+        let total: u64 = counts.iter().sum();
+        let kept =
+            counts.iter().zip(kept).filter(|(n, kept)| **kept && **n > 0 && worth_a_slot(**n, total, table_bits));
+        kept.map(|(&n, _)| {
+            let freq = (n << table_bits) / total.max(1);
+            0.8 * f64::from(64 - freq.leading_zeros()) + 1.2
         })
-        .sum();
-    bits / 8.0 + 20.0
+        .sum::<f64>()
+    };
+    counts.each().map(of_context).sum::<f64>() / 8.0 + 20.0
 }
 
 /// log2, the same on every platform: only +, −, × and ÷, which are rounded alike everywhere.
@@ -340,53 +377,6 @@ fn class_map_bytes(classes: &[u8]) -> u64 {
     let total = log2(classes.len() as u64);
     let bits: f64 = used.iter().map(|&n| n as f64 * (total - log2(n))).sum();
     (bits / 8.0) as u64 + used.len() as u64 + 4
-}
-
-/// Counts of every coded value at the finest split, per context, in `rows` or all.
-fn fine_histogram(view: &View<'_>, classes: &Classes, rows: Option<&[usize]>) -> Vec<Vec<u64>> {
-    let (cols, layout) = (view.geometry.cols, view.format.layout(view.format.shifts[0]));
-    let (width, coded_bits) = (1usize << layout.coded_bits(), layout.coded_bits());
-    let (shift, mask) = (layout.shift(), (width - 1) as u16);
-    let last = classes.contexts as i16 - 1;
-    let count = rows.map_or(view.geometry.rows, <[usize]>::len);
-    // One task per so many elements: a histogram has to be worth its memory.
-    let rows_per_task = ((1 << 21) / cols).clamp(64, 1 << 14);
-    let tasks: Vec<usize> = (0..count).step_by(rows_per_task).collect();
-    let parts: Vec<Vec<u32>> = tasks
-        .into_par_iter()
-        .map(|first| {
-            let mut counts = [vec![0u32; classes.contexts * width], vec![0u32; classes.contexts * width]];
-            let (mut heads, mut at) = (Vec::with_capacity(cols), vec![0u16; cols]);
-            for i in first..(first + rows_per_task).min(count) {
-                let row = rows.map_or(i, |r| r[i]);
-                view.row(row, &mut heads);
-                let class = i16::from(classes.rows[row]);
-                // 16 contexts of at most 12 bits: an index has 16.
-                for ((at, &head), &col) in at.iter_mut().zip(&heads).zip(&classes.cols) {
-                    let context = (class + i16::from(col)).max(0).min(last) as u16;
-                    *at = context << coded_bits | (head >> shift) & mask;
-                }
-                // Two histograms: neighbours that fall on one count would wait for each other.
-                let [a, b] = &mut counts;
-                for pair in at.chunks(2) {
-                    a[usize::from(pair[0])] += 1;
-                    if let [_, other] = pair {
-                        b[usize::from(*other)] += 1;
-                    }
-                }
-            }
-            let [mut a, b] = counts;
-            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-            a
-        })
-        .collect();
-    let mut sum = vec![vec![0u64; width]; classes.contexts];
-    for part in parts {
-        for (s, p) in sum.iter_mut().zip(part.chunks(width)) {
-            s.iter_mut().zip(p).for_each(|(s, &p)| *s += u64::from(p));
-        }
-    }
-    sum
 }
 
 #[cfg(test)]

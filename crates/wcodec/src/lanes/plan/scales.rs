@@ -1,12 +1,14 @@
-//! Scales of rows and columns: mean log magnitudes.
+//! Scales of rows and columns by moments, and what maps heads to bins of like probability.
 
 use rayon::prelude::*;
 use wcodec_predict::scale::{ScaleClasses, UNITS_PER_OCTAVE};
+use wcodec_rans::stats;
 
-use super::View;
 use super::classes::{Classes, PER_OCTAVE};
+use super::{Sample, View};
+use crate::format::Scale;
 
-/// Mean log magnitude of every row and column, 1/256 octave, and what maps heads to bins of like probability.
+/// Mean logarithm of magnitudes of every row and column, in 1/256 octave.
 pub(super) struct Scales {
     rows: Vec<i32>,
     cols: Vec<i32>,
@@ -15,128 +17,87 @@ pub(super) struct Scales {
 
 /// Heads to bins.
 pub(super) enum BinMap {
-    /// 16-bit floats: half octaves, 2^`shift` steps of magnitude each, below the largest magnitude, the last of [`BinMap::bins`].
-    Halves { largest: u16, shift: u32 },
-    /// 8-bit heads.
-    Table { bins: usize, table: Box<[u8; 256]> },
+    /// Floats: half octaves, 2^`shift` steps of magnitude each, below the largest magnitude.
+    Halves { mask: u16, largest: u16, shift: u32 },
+    /// One-byte integers: four neighbours together. Finer bins were tried and led to worse classes.
+    Quarters,
 }
-
-/// Magnitude bits of a 16-bit float head.
-const MAGNITUDE: u16 = 0x7fff;
 
 impl BinMap {
     /// Number of bins, a multiple of 32.
     pub(super) fn bins(&self) -> usize {
         match self {
             Self::Halves { .. } => 32,
-            Self::Table { bins, .. } => *bins,
+            Self::Quarters => 64,
         }
     }
 
-    /// Bins of a row of heads.
+    /// Bins of heads.
     pub(super) fn map(&self, heads: &[u16], bins: &mut [u8]) {
         match self {
-            Self::Halves { largest, shift } => {
-                for (bin, &head) in bins.iter_mut().zip(heads) {
-                    // Heads behind the sample may be larger than its largest.
-                    let below = largest.saturating_sub(head & MAGNITUDE) >> shift;
-                    *bin = 31 - below.min(31) as u8;
-                }
-            }
-            Self::Table { table, .. } => {
-                for (bin, &head) in bins.iter_mut().zip(heads) {
-                    *bin = table[usize::from(head & 255)];
-                }
-            }
+            // Heads behind the sample may be larger than its largest: they share its bin.
+            Self::Halves { mask, largest, shift } => stats::steps_below(heads, *mask, *largest, *shift, bins),
+            Self::Quarters => bins.iter_mut().zip(heads).for_each(|(bin, &head)| *bin = (head & 255) as u8 >> 2),
         }
     }
 }
 
 impl Scales {
-    /// Rows by all their elements, columns by the rows of `sample`.
-    pub(super) fn measure(view: &View<'_>, sample: &[usize]) -> Self {
-        let logs = view.format.log_magnitudes();
-        if view.format.head_bits == 16 {
-            // All 16-bit heads are floats, whose magnitude bits are their logarithm but for a factor: 256 / 2^octave bits.
-            let octave_bits = (0..15).find(|&o| logs[1 << o] == 256).unwrap_or(7);
-            Self::measure_with(
-                view,
-                sample,
-                |head| u32::from(head & MAGNITUDE),
-                |sum, n| ((sum << 8 >> octave_bits) / n) as i32,
-                |largest| BinMap::Halves { largest: largest as u16, shift: octave_bits.max(1) - 1 },
-            )
-        } else {
-            Self::measure_with(
-                view,
-                sample,
-                |head| u32::from(logs[usize::from(head)]),
-                |sum, n| (sum / n) as i32,
-                |largest| {
-                    let mut table = Box::new([0; 256]);
-                    let coarse = view.format.coarse(largest as u16);
-                    let bins = if view.format.sign { 32 } else { 64 };
-                    for (bin, &c) in table.iter_mut().zip(&coarse) {
-                        *bin = (usize::from(c) + bins).saturating_sub(64) as u8;
-                    }
-                    BinMap::Table { bins, table }
-                },
-            )
-        }
-    }
-
-    fn measure_with(
-        view: &View<'_>,
-        sample: &[usize],
-        log: impl Fn(u16) -> u32 + Sync,
-        mean: impl Fn(u64, u64) -> i32 + Sync,
-        map: impl Fn(u32) -> BinMap,
-    ) -> Self {
+    /// Rows by all their elements, columns by the sample.
+    pub(super) fn measure(view: &View<'_>, sample: &Sample) -> Self {
         let g = view.geometry;
-        let rows: Vec<(Vec<i32>, u32)> = view
+        let scale = view.format.scale();
+        let mean = |sum: u64, n: usize| match scale {
+            Scale::Octaves { bits, .. } => (((sum << 8) >> bits) / n as u64) as i32,
+            Scale::Distance { .. } => (sum / n as u64) as i32,
+        };
+        let rows: Vec<(Vec<i32>, u16)> = view
             .tasks()
             .into_par_iter()
             .map(|task| {
-                let (mut heads, mut largest) = (Vec::with_capacity(g.cols), 0);
-                let means = task
-                    .map(|row| {
-                        view.row(row, &mut heads);
-                        // Sums of 2^15 logarithms of 16 bits fit 32.
-                        let mut sum = 0u64;
-                        for heads in heads.chunks(1 << 15) {
-                            let (mut part, mut top) = (0u32, 0u32);
-                            for &head in heads {
-                                let log = log(head);
-                                part += log;
-                                top = top.max(log);
-                            }
-                            sum += u64::from(part);
+                let mut largest = 0;
+                let means = task.map(|row| {
+                    let bytes = view.row_bytes(row);
+                    let sum = match scale {
+                        Scale::Octaves { .. } => {
+                            let (sum, top) = stats::magnitudes(bytes, g.element_bytes);
                             largest = largest.max(top);
+                            sum
                         }
-                        mean(sum, g.cols as u64)
-                    })
-                    .collect();
-                (means, largest)
+                        Scale::Distance { middle } => stats::log_distances(bytes, middle),
+                    };
+                    mean(sum, g.cols)
+                });
+                (means.collect(), largest)
             })
             .collect();
-        let largest = rows.iter().map(|r| r.1).max().unwrap_or(0);
-        let sums: Vec<Vec<u64>> = sample
-            .par_chunks(1 << 12)
-            .map(|sample| {
-                let (mut heads, mut sums) = (Vec::with_capacity(g.cols), vec![0u32; g.cols]);
-                for &row in sample {
-                    view.row(row, &mut heads);
-                    for (sum, &head) in sums.iter_mut().zip(&heads) {
-                        *sum += log(head);
+        let sums: Vec<Vec<u32>> = sample
+            .heads
+            .par_chunks(g.cols << 12)
+            .map(|heads| {
+                // 2^12 weights of 16 bits fit.
+                let mut sums = vec![0u32; g.cols];
+                for heads in heads.chunks_exact(g.cols) {
+                    match scale {
+                        Scale::Octaves { mask, .. } => stats::add_magnitudes(heads, mask, &mut sums),
+                        Scale::Distance { middle } => stats::add_log_distances(heads, middle, &mut sums),
                     }
                 }
-                sums.into_iter().map(u64::from).collect()
+                sums
             })
             .collect();
-        let cols = (0..g.cols).map(|j| mean(sums.iter().map(|s| s[j]).sum(), sample.len() as u64)).collect();
-        Self { rows: rows.into_iter().flat_map(|r| r.0).collect(), cols, map: map(largest) }
+        let of_col = |j: usize| mean(sums.iter().map(|s| u64::from(s[j])).sum(), sample.rows.len());
+        let map = match scale {
+            Scale::Octaves { mask, bits } => {
+                let largest = rows.iter().map(|r| r.1).max().unwrap_or(0);
+                BinMap::Halves { mask, largest, shift: bits.max(1) - 1 }
+            }
+            Scale::Distance { .. } => BinMap::Quarters,
+        };
+        Self { cols: (0..g.cols).map(of_col).collect(), rows: rows.into_iter().flat_map(|r| r.0).collect(), map }
     }
 
+    /// Classes for so many contexts, which span the range of scales.
     pub(super) fn classes(&self, contexts: usize) -> Classes {
         let classes = ScaleClasses::from_scales(&self.rows, &self.cols, contexts as u8).expect("1 to 16 contexts");
         Classes { rows: classes.rows, cols: classes.cols, contexts: usize::from(classes.contexts), octaves: false }
