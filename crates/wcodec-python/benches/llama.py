@@ -17,7 +17,6 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from pathlib import Path
@@ -272,28 +271,6 @@ def loading(model: Any, layers: int) -> None:
             ours = timed(lambda device: load_file(archive, device=device), device)
             tell(what="load", device=device, bytes=size, ratio=report.ratio, encode_seconds=encode,
                  wcodec_seconds=ours, safetensors_seconds=theirs, faster=theirs / ours)  # fmt: skip
-        torch.cuda.empty_cache()
-        tell(what="load", device="cuda", device_bytes_beyond_output=device_peak(lambda: load_file(archive, device="cuda")) - size)
-
-
-def device_peak(work: Any) -> int:
-    """The most device memory that `work` takes at a time."""
-    before = least = torch.cuda.mem_get_info()[0]
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal least
-        while not done.is_set():
-            least = min(least, torch.cuda.mem_get_info()[0])
-            time.sleep(0.001)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    kept = work()
-    done.set()
-    watcher.join()
-    del kept
-    return before - least
 
 
 def dfloat11(args: argparse.Namespace, model: Any, plain_bytes: int, references: dict) -> None:

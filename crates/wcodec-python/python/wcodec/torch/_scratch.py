@@ -21,7 +21,7 @@ from ._weight import Use, Weight
 # Small weights are decoded together: this many, and at least this many bytes, may share a half.
 _GROUP = 32
 _MIN_BYTES = 8 << 20
-# One this large fills a device by itself: a launch of several such takes longer than one launch for each (docs/python.md).
+# One this large fills a device by itself: a launch of several such takes as long as one launch for each, or longer.
 _LONE_BYTES = 16 << 20
 # After this many surprises a model is taken to have no fixed order.
 _MAX_SURPRISES = 8
