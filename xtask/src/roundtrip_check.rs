@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use wcodec::{Level, Report};
+use wcodec::{Device, Level, Report};
 
 use crate::tensors::Tensor;
 use crate::workspace;
@@ -43,12 +43,15 @@ pub(crate) struct Args {
     /// Only check the archives in this folder against the file that they were made of.
     #[arg(long, hide = true)]
     decode: Option<PathBuf>,
+    /// What decodes then.
+    #[arg(long, hide = true, default_value = "cpu")]
+    device: wcodec::Backend,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(folder) = &args.decode {
-        return decode(folder);
+        return decode(folder, args.device);
     }
     let start = Instant::now();
     let fixtures = workspace::root().join("fixtures");
@@ -137,7 +140,7 @@ impl Run {
         let pools = if compared { &self.pools[..] } else { &self.pools[..1] };
         let report = checks::compress(&folder.join(INPUT), &output, setting, pools)?;
         checks::report(&report, source, setting)?;
-        self.pools[0].install(|| checks::archive(&output, source))?;
+        self.pools[0].install(|| checks::archive(&Device::Cpu, &output, source))?;
         Ok(report)
     }
 
@@ -186,14 +189,15 @@ impl Run {
 }
 
 /// Checks archives that another process wrote.
-fn decode(folder: &Path) -> Result<()> {
+fn decode(folder: &Path, device: wcodec::Backend) -> Result<()> {
+    let device = device.open()?;
     let source = generate::read(&folder.join(INPUT), true)?;
     let mut archives: Vec<PathBuf> = fs::read_dir(folder)?.map(|item| Ok(item?.path())).collect::<Result<_>>()?;
     archives.retain(|path| path.extension().is_some_and(|e| e == "wcodec"));
     archives.sort();
     for path in archives {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        guarded(|| checks::archive(&path, &source)).with_context(|| name)?;
+        guarded(|| checks::archive(&device, &path, &source)).with_context(|| name)?;
     }
     Ok(())
 }

@@ -12,6 +12,8 @@ use wcodec_rans::Isa;
 pub(crate) enum Backend {
     /// The CPU with one instruction set.
     Cpu(Isa),
+    /// The first CUDA device.
+    Cuda,
 }
 
 impl Backend {
@@ -21,13 +23,15 @@ impl Backend {
         let widest = [Isa::Avx512, Isa::Avx2, Isa::Scalar].into_iter();
         let within =
             widest.skip_while(|&isa| capped.as_deref().is_some_and(|cap| CAPS.contains(&cap) && cap != name(isa)));
-        within.filter(|isa| isa.is_available()).map(Self::Cpu).collect()
+        let on_gpu = wcodec::cuda::devices().is_ok_and(|devices| !devices.is_empty());
+        within.filter(|isa| isa.is_available()).map(Self::Cpu).chain(on_gpu.then_some(Self::Cuda)).collect()
     }
 
     /// Its name in the summary.
     pub(crate) fn name(self) -> String {
         match self {
             Self::Cpu(isa) => format!("cpu/{}", name(isa)),
+            Self::Cuda => "cuda:0".to_owned(),
         }
     }
 
@@ -37,6 +41,7 @@ impl Backend {
         command.arg("roundtrip-check").arg("--decode").arg(folder);
         match self {
             Self::Cpu(isa) => command.env(ISA, name(isa)),
+            Self::Cuda => command.args(["--device", "cuda:0"]),
         };
         let output = command.output().context("cannot start this program again")?;
         if output.status.success() {

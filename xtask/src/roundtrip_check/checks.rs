@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use rayon::ThreadPool;
-use wcodec::{Archive, EncodeOptions, Error, Level, Mode, ModeChoice, Report};
+use wcodec::{Archive, Device, EncodeOptions, Error, Level, Mode, ModeChoice, Report};
 
 use super::generate::Source;
 use super::values::Random;
@@ -118,13 +118,13 @@ pub(crate) fn report(report: &Report, source: &Source, setting: Setting) -> Resu
 }
 
 /// Checks everything that an archive of `source` gives back, in every way in.
-pub(crate) fn archive(path: &Path, source: &Source) -> Result<()> {
+pub(crate) fn archive(device: &Device, path: &Path, source: &Source) -> Result<()> {
     let archive = Archive::open(path).context("open")?;
     let restored = path.with_extension("restored");
-    wcodec::decompress(&archive, &restored, true, &()).context("decompress")?;
+    wcodec::decompress_on(device, &archive, &restored, true, &()).context("decompress")?;
     ensure!(fs::read(&restored)? == source.bytes, "decompress gives other bytes");
     fs::remove_file(&restored)?;
-    wcodec::verify(&archive, &()).context("verify")?;
+    wcodec::verify_on(device, &archive, &()).context("verify")?;
 
     let directory = archive.container().trailer().directory.len;
     // Each tensor, index and literal starts at a multiple of 64; a header of any size may not shrink.
