@@ -15,7 +15,7 @@ use std::mem::MaybeUninit;
 
 use super::plan::{Full, Output, Plan, ROW_WINDOW, scatter};
 use super::registers::{Registers, SUMS};
-use crate::superblock::{DecodeTables, GROUP_ROWS, MAX_ROWS, Target};
+use crate::superblock::{DecodeTables, GROUP_ROWS, Job, MAX_ROWS, Target};
 use crate::{LANES, STATE_LOW};
 
 /// Proof that the CPU has every feature this module is compiled for.
@@ -34,6 +34,13 @@ impl Avx512 {
             && is_x86_feature_detected!("bmi2")
             && is_x86_feature_detected!("popcnt");
         all.then_some(Self(()))
+    }
+
+    /// See [`super::Backend::expect`].
+    #[inline]
+    pub(crate) fn expect(self, job: &Job<'_>) {
+        // SAFETY: `self` exists only if `new` saw every feature that `fetch` is compiled for.
+        unsafe { fetch(job) }
     }
 
     /// See [`super::Backend::decode`].
@@ -772,6 +779,17 @@ fn prefetch(plan: &Plan, block: &Full<'_>, row: usize, position: usize, target: 
     let raw = block.raw.as_ptr().wrapping_add(128 * plan.raw_bits * row / GROUP_ROWS);
     for ahead in [raw, block.stream.as_ptr().wrapping_add(position + 768)] {
         _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+    }
+}
+
+/// Asks for the states, the first words and the first raw codes.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn fetch(job: &Job<'_>) {
+    let block = &job.block;
+    for (bytes, most) in [(block.states, 256), (block.stream, 768), (block.raw, 512)] {
+        for line in bytes[..bytes.len().min(most)].chunks(64) {
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+        }
     }
 }
 

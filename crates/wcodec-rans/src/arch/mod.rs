@@ -47,7 +47,7 @@ mod stats;
 use crate::alias::AliasTable;
 use crate::freq::TableSet;
 use crate::layout::HeadLayout;
-use crate::superblock::{DecodeTables, Target};
+use crate::superblock::{DecodeTables, Job, Target};
 
 pub(crate) use plan::{Full, Plan};
 pub(crate) use registers::Registers;
@@ -137,6 +137,16 @@ impl Backend {
     /// How many superblocks decode fastest together: 1, 2 or 4. AVX2 gained nothing by two: it lacks the registers for both.
     pub(crate) fn together(self) -> usize {
         if self.isa() == Isa::Avx512 { 2 } else { 1 }
+    }
+
+    /// Asks for what a decoder of `job` will read first, while others are decoded: behind the last superblock's bytes, no hardware
+    /// prefetcher finds the beginnings of the next one's.
+    #[inline]
+    pub(crate) fn expect(self, job: &Job<'_>) {
+        #[cfg(target_arch = "x86_64")]
+        if let Self::Avx512(token) = self {
+            token.expect(job);
+        }
     }
 
     /// Decodes N full superblocks side by side up to their patches. Returns where in its stream each one's patches

@@ -247,7 +247,7 @@ impl DecodeTables {
 
     /// Decodes the first N jobs together; `false` when they do not go together or one of them is damaged.
     fn decode_together<const N: usize>(&self, jobs: &[Job<'_>], target: &mut Target<'_>) -> Result<bool> {
-        let Some((jobs, _)) = jobs.split_first_chunk::<N>() else { return Ok(false) };
+        let Some((jobs, later)) = jobs.split_first_chunk::<N>() else { return Ok(false) };
         let first = &jobs[0];
         let alike = |job: &Job<'_>| job.shape == first.shape && job.low.is_empty() == first.low.is_empty();
         if !jobs[1..].iter().all(|job| alike(job) && self.check(job, target).is_ok()) {
@@ -258,6 +258,7 @@ impl DecodeTables {
             return Ok(false);
         }
         let full = full.map(|f| f.expect("none is missing"));
+        later.iter().take(N).for_each(|job| self.backend.expect(job));
         let plan = Plan::new(first.shape, self.layout, target, !first.low.is_empty());
         let Some(positions) = self.backend.decode(self, &plan, &full, target) else { return Ok(false) };
         for (job, position) in jobs.iter().zip(positions) {
