@@ -41,7 +41,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--slab-mib", type=int, default=128)
-    parser.add_argument("--load-layers", type=int, default=8)
+    parser.add_argument("--load-layers", type=int, default=8, help="layers of the file that is loaded; 0 to load none")
+    parser.add_argument("--loops", nargs="+", choices=["eager", "graph"], default=["eager", "graph"])
     args = parser.parse_args()
     tell(device=torch.cuda.get_device_name(), torch=torch.__version__, layers=args.layers)
     with torch.inference_mode():
@@ -54,15 +55,16 @@ def run(args: argparse.Namespace) -> None:
     tell(what="plain", parameters=sum(p.numel() for p in model.parameters()), bytes=plain_bytes)
     # Once unseen: libraries load their kernels when they are first asked for them.
     eager(model, torch.zeros(1, PROMPT, dtype=torch.long, device="cuda"), args.tokens)
-    references = {batch: attempt(measure, "plain", model, batch, args.tokens) for batch in args.batch}
-    attempt(loading, model, args.load_layers)
+    references = {batch: attempt(measure, "plain", model, batch, args) for batch in args.batch}
+    if args.load_layers:
+        attempt(loading, model, args.load_layers)
 
     start = time.perf_counter()
     report = compress_module(model, slab_bytes=args.slab_mib << 20)
     tell(what="compress", seconds=time.perf_counter() - start, bytes=report.decoded_bytes, ratio=report.ratio)
     attempt(decoding, model)
     for batch in args.batch:
-        attempt(measure, "wcodec", model, batch, args.tokens, references[batch])
+        attempt(measure, "wcodec", model, batch, args, references[batch])
     held = sum(w.device_bytes(torch.device("cuda", 0)) for w in compressed_weights(model).values())
     dense = sum(p.numel() * p.element_size() for p in model.parameters() if type(p) is torch.nn.Parameter)
     gc.collect()
@@ -71,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
     tell(what="memory", resident=held, dense=dense, scratch=scratch, of_plain=(held + dense + scratch) / plain_bytes,
          without_scratch=(held + dense) / plain_bytes, torch_allocated=torch.cuda.memory_allocated())  # fmt: skip
     prefetch(False)
-    attempt(measure, "wcodec, one stream", model, args.batch[0], args.tokens, references[args.batch[0]])
+    attempt(measure, "wcodec, one stream", model, args.batch[0], args, references[args.batch[0]])
     prefetch(True)
     if args.dfloat11 is not None:
         attempt(dfloat11, args, model, plain_bytes, references)
@@ -111,24 +113,25 @@ def build(layers: int) -> LlamaForCausalLM:
     return model
 
 
-def measure(what: str, model: Any, batch: int, tokens: int, reference: Any = None, before: Any = None) -> Any:
-    """Both loops; returns the logits of the eager one."""
+def measure(
+    what: str, model: Any, batch: int, args: argparse.Namespace, reference: Any = None, before: Any = None
+) -> dict[str, Any]:
+    """The loops asked for; returns what they computed: the logits and tokens of the eager one, the tokens of the other."""
     ids = torch.arange(batch * PROMPT, device="cuda").reshape(batch, PROMPT) * 7919 % 128256
-    eager(model, ids, 4)
-    logits, chosen, seconds = eager(model, ids, tokens)
-    told = {"what": what, "batch": batch, "eager_tokens_per_second": batch * tokens / seconds}
-    if reference is not None:
-        told["logits_equal"] = torch.equal(logits, reference[0])
-        told["tokens_equal"] = torch.equal(chosen, reference[1])
-        told["steps_equal"] = int((logits == reference[0]).flatten(1).all(1).sum())
+    told, made = {"what": what, "batch": batch}, {}
+    if "eager" in args.loops:
+        eager(model, ids, 4)
+        made["eager_logits"], made["eager_tokens"], seconds = eager(model, ids, args.tokens)
+        told["eager_tokens_per_second"] = batch * args.tokens / seconds
     release_scratch()
     torch.cuda.empty_cache()
-    step = Step(model, batch, before)
-    told["graph_tokens_per_second"], found = step.run(ids[:, :1], tokens)
-    if reference is not None:
-        told["graph_tokens_equal"] = torch.equal(found, reference[2])
+    if "graph" in args.loops:
+        told["graph_tokens_per_second"], made["graph_tokens"] = Step(model, batch, before).run(ids[:, :1], args.tokens)
+    for name, value in made.items():
+        if reference is not None and name in reference:
+            told[f"{name}_equal"] = torch.equal(value, reference[name])
     tell(**told)
-    return logits, chosen, found
+    return made
 
 
 def eager(model: Any, ids: torch.Tensor, tokens: int) -> tuple[torch.Tensor, torch.Tensor, float]:
@@ -309,7 +312,7 @@ def dfloat11(args: argparse.Namespace, model: Any, plain_bytes: int, references:
     model.model.embed_tokens.register_forward_pre_hook(lambda module, inputs: decode(args.layers))
     model.lm_head.register_forward_pre_hook(lambda module, inputs: decode(args.layers + 1))
     for batch in args.batch:
-        attempt(measure, "DFloat11", model, batch, args.tokens, references[batch], decode)
+        attempt(measure, "DFloat11", model, batch, args, references[batch], decode)
 
 
 class Huffman:

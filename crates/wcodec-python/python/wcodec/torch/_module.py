@@ -53,6 +53,8 @@ def compress_module(
     Tied weights stay tied. `state_dict` returns the true weights, `load_state_dict` takes them. Compressed weights take no
     gradient (`requires_grad` becomes False); gradients pass through them to what comes before, for adapters.
 
+    Compiled models (`torch.compile`) are not supported; `generate` of transformers is told not to compile.
+
     Memory: the compressed bytes in main memory (they were made there), the same on the CUDA device that the module is used on,
     and as scratch memory the largest weight (CPU) or twice the largest slab (CUDA).
 
@@ -96,6 +98,7 @@ def compress_module(
         done += size
         if progress is not None:
             progress(done, total)
+    leave_uncompiled(module)
     return CompressionReport(count, done, stored)
 
 
@@ -123,6 +126,13 @@ def attach(weight: Weight, device: torch.device, owners: list[nn.Module], name: 
         owner._parameters[name] = parameter
         if _true_weights not in owner._state_dict_hooks.values():
             owner._register_state_dict_hook(_true_weights)
+
+
+def leave_uncompiled(module: nn.Module) -> None:
+    """Tells transformers not to compile the model by itself, as it does for caches of fixed size."""
+    config = getattr(module, "generation_config", None)
+    if hasattr(config, "disable_compile"):
+        config.disable_compile = True
 
 
 def _owners(module: nn.Module, classes: tuple[type, ...]) -> Iterator[tuple[str, nn.Module]]:

@@ -56,7 +56,7 @@ class Weight:
         self._uses: list[Use] | None = None
         # Ranges of rows that were decoded on a device and found to be in order.
         self._checked: set[tuple[int, int, int]] = set()
-        self._whole: dict[torch.device, weakref.ref] = {}
+        self._whole: dict[tuple[torch.device, int], weakref.ref] = {}
         if math.prod(self.shape) * self.dtype.itemsize != nbytes:
             raise BadArgumentError(f"tensor `{name}`: shape {shape} of {dtype} does not take {nbytes} bytes", tensor=name)
 
@@ -88,14 +88,15 @@ class Weight:
         return self._uses
 
     def decode(self, device: torch.device) -> torch.Tensor:
-        """The weight itself, in memory of its own. As long as somebody keeps it, others get the same."""
-        known = self._whole.get(device)
+        """The weight itself, in memory of its own. As long as somebody keeps it, others on the same stream get the same."""
+        place = (device, _cuda.stream_of(device) if device.type == "cuda" else 0)
+        known = self._whole.get(place)
         tensor = known() if known is not None else None
         if tensor is None:
             with torch.no_grad():
                 tensor = empty(self.name, self._code, list(self.shape), self.nbytes, device)
                 self.decode_into(tensor, 0, self.shape[0] if self.shape else 1)
-            self._whole[device] = weakref.ref(tensor)
+            self._whole[place] = weakref.ref(tensor)
         return tensor
 
     def decode_into(self, out: torch.Tensor, first: int, last: int) -> None:

@@ -21,7 +21,7 @@ from ..errors import BadArgumentError, InputError, NotFoundError
 from ..torch import _cuda
 from ..torch._encode import SLAB_BYTES
 from ..torch._io import empty, region
-from ..torch._module import _MIN_BYTES, attach
+from ..torch._module import _MIN_BYTES, attach, leave_uncompiled
 from ..torch._types import torch_dtype
 from ..torch._weight import Weight, upload
 
@@ -72,6 +72,8 @@ def from_pretrained(
         if (folder / "generation_config.json").is_file() and model.can_generate():
             model.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
     _fill(model, found, device, modules if compressed else (), min_bytes, slab_bytes)
+    if compressed:
+        leave_uncompiled(model)
     return model.eval()
 
 
