@@ -16,7 +16,7 @@
 //! ```
 //!
 //! # Reading order
-//! [`freq`]: tables. [`alias`]: which slots of a table are whose. [`plain`]: the coder at its simplest. [`layout`]: which bits are coded. [`superblock`]: lanes,
+//! [`freq`]: tables, [`table_set`]: those of all contexts. [`alias`]: which slots of a table are whose. [`plain`]: the coder at its simplest. [`layout`]: which bits are coded. [`superblock`]: lanes,
 //! words, state packing and the scalar decoder, which *defines* the format.
 
 pub mod adaptive;
@@ -29,11 +29,13 @@ pub mod layout;
 pub mod plain;
 pub mod stats;
 pub mod superblock;
+pub mod table_set;
 
 pub use arch::Isa;
 pub use error::{RansError, Result};
-pub use freq::{Context, FrequencyTable, TableSet};
+pub use freq::FrequencyTable;
 pub use layout::HeadLayout;
+pub use table_set::{Context, TableSet};
 
 /// Lanes of a superblock: one per column.
 pub const LANES: usize = 64;

@@ -5,7 +5,8 @@
 
 use crate::adaptive;
 use crate::error::{Result, corrupt, truncated};
-use crate::freq::{FrequencyTable, TableSet};
+use crate::freq::FrequencyTable;
+use crate::table_set::TableSet;
 use crate::{RansError, STATE_LOW};
 
 /// One encoding step: pushes at most one word, returns the new state.

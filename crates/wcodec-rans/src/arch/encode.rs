@@ -4,9 +4,9 @@ use super::Backend;
 use crate::LANES;
 use crate::alias::AliasTable;
 use crate::error::{RansError, Result};
-use crate::freq::{Context, TableSet};
 use crate::layout::HeadLayout;
 use crate::superblock::{Classes, Shape, log2_of_start, raw_position, trade_signs};
+use crate::table_set::{Context, TableSet};
 
 /// A slot says how to code one symbol in one context: `freq | begin << 12`, where `begin` is the place of its bias 0 in
 /// [`EncodeTables::places`], and [`PATCHED`] where it stands in for a value without one.

@@ -45,9 +45,9 @@ mod registers;
 mod stats;
 
 use crate::alias::AliasTable;
-use crate::freq::TableSet;
 use crate::layout::HeadLayout;
 use crate::superblock::{DecodeTables, Job, Target};
+use crate::table_set::TableSet;
 
 pub(crate) use plan::{Full, Plan};
 pub(crate) use registers::Registers;

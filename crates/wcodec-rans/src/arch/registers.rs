@@ -5,8 +5,8 @@
 //! entries take one permutation a look-up, 256 take two and a blend, 512 four and three.
 
 use crate::alias::AliasTable;
-use crate::freq::TableSet;
 use crate::layout::HeadLayout;
+use crate::table_set::TableSet;
 
 /// Most entries T·B.
 const MAX_ENTRIES: usize = 512;

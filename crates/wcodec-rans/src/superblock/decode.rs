@@ -8,8 +8,8 @@ use crate::alias::AliasTable;
 use crate::arch::{Backend, Full, Isa, Plan, Registers};
 use crate::bits::BitReader;
 use crate::error::{RansError, Result, corrupt, truncated};
-use crate::freq::{TableSet, max_value_bits};
 use crate::layout::HeadLayout;
+use crate::table_set::{TableSet, max_value_bits};
 use crate::{LANES, STATE_LOW};
 
 /// The bytes of one superblock.

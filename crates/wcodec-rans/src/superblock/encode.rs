@@ -7,8 +7,8 @@ use super::{Classes, PLAIN_STATES, Shape, state_base};
 use crate::arch::encode::{EncodeTables, Lanes, Turn};
 use crate::arch::{Backend, Isa};
 use crate::error::{RansError, Result};
-use crate::freq::TableSet;
 use crate::layout::HeadLayout;
+use crate::table_set::TableSet;
 use crate::{LANES, STATE_LOW};
 
 /// One encoded superblock; the parts are stored where the caller's layout puts them.
