@@ -19,7 +19,7 @@ pub(crate) struct Args {
     /// The folder to make [default: target/gpu-bundle]. What is in it is replaced.
     #[arg(long, short, value_name = "FOLDER")]
     output: Option<PathBuf>,
-    /// nvCOMP's library for the benches, libnvcomp.so.6; it is in the Python package nvidia-libnvcomp-cu13.
+    /// nvCOMP's library for Zstd mode and the benches, libnvcomp.so.6; it is in the Python package nvidia-libnvcomp-cu13.
     #[arg(long, value_name = "FILE")]
     nvcomp: Option<PathBuf>,
     /// DFloat11's kernel for the benches, its decode.ptx.
@@ -32,20 +32,24 @@ pub(crate) struct Args {
 
 /// What `cargo` is asked to build, and what is taken of it.
 const BUILDS: [(&[&str], &[&str]); 4] = [
-    (&["test", "--package", "wcodec-cuda", "--no-run"], &["wcodec_cuda", "device", "lanes"]),
-    (&["test", "--package", "wcodec", "--features", "cuda", "--test", "cuda", "--no-run"], &["cuda"]),
-    (&["bench", "--package", "wcodec-cuda", "--no-run"], &["bench-lanes"]),
+    (&["test", "--package", "wcodec-cuda", "--no-run"], &["wcodec_cuda", "device", "lanes", "frames"]),
+    (
+        &["test", "--package", "wcodec", "--features", "cuda", "--test", "cuda", "--test", "cuda_frames", "--no-run"],
+        &["cuda", "cuda_frames"],
+    ),
+    (&["bench", "--package", "wcodec-cuda", "--no-run"], &["bench-lanes", "bench-frames"]),
     (&["build", "--package", "wcodec-cli", "--release"], &["wcodec"]),
 ];
 
 const RUN: &str = r#"#!/usr/bin/env bash
 # ./run.sh check           every test program; a failure ends with its status
 # ./run.sh sanitize        the damage tests under compute-sanitizer's memcheck, racecheck and initcheck
-# ./run.sh bench [NAME...] the lanes bench beside nvCOMP and DFloat11, then loading a synthetic checkpoint
+# ./run.sh bench [NAME...] the lanes bench beside nvCOMP and DFloat11, Zstd and dequantisation, then loading a synthetic checkpoint
 set -euo pipefail
 cd "$(dirname "$0")"
 what=${1:-check}
 shift || true
+[ -e libs/libnvcomp.so.6 ] && export WCODEC_NVCOMP=$PWD/libs/libnvcomp.so.6
 case $what in
 check)
     for test in tests/*; do
@@ -67,9 +71,9 @@ sanitize)
     done
     ;;
 bench)
-    [ -e libs/libnvcomp.so.6 ] && export WCODEC_NVCOMP=$PWD/libs/libnvcomp.so.6
     [ -e libs/decode.ptx ] && export WCODEC_DFLOAT11=$PWD/libs/decode.ptx
     bin/bench-lanes "$@"
+    bin/bench-frames
     made=$(mktemp -d)
     trap 'rm -rf "$made"' EXIT
     bin/wcodec synth "$made/m.safetensors" --shape 4096x4096 --shape 1024x4096 --shape 14336x4096 --shape 4096x14336 --tensors 12

@@ -60,6 +60,7 @@ impl Code {
     }
 
     /// The exact value of an 8-bit code; of a 4-bit one in the lower half of `byte`.
+    #[inline(always)]
     pub(crate) fn value(self, byte: u8) -> f32 {
         match self {
             Self::I8 => f32::from(byte as i8),
@@ -87,13 +88,10 @@ pub(crate) fn unpack_row(code: Code, codes: &[u8], cols: usize, row: usize, firs
     };
     match order {
         Order::Pairs => {
-            // Rows are even, pieces begin on even columns: see `Scheme::dequantize_row`.
+            // Rows are even, and pieces begin and end on even columns: see `Scheme::dequantize_row`.
             let at = (row * cols + first) / 2;
-            for (pair, &byte) in out.chunks_mut(2).zip(&codes[at..]) {
-                pair[0] = byte & 15;
-                if let Some(second) = pair.get_mut(1) {
-                    *second = byte >> 4;
-                }
+            for (pair, &byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(&codes[at..]) {
+                *pair = [byte & 15, byte >> 4];
             }
         }
         Order::RowWords => {
@@ -105,11 +103,9 @@ pub(crate) fn unpack_row(code: Code, codes: &[u8], cols: usize, row: usize, firs
         }
         Order::Interleaved => {
             let at = (row * cols + first) / 2;
-            for (eight, word) in out.chunks_mut(8).zip(codes[at..].chunks_exact(4)) {
-                for (col, out) in eight.iter_mut().enumerate() {
-                    let nibble = col / 2 + 4 * (col % 2);
-                    *out = word[nibble / 2] >> (4 * (nibble % 2)) & 15;
-                }
+            for (eight, word) in out.as_chunks_mut::<8>().0.iter_mut().zip(codes[at..].as_chunks::<4>().0) {
+                // Nibbles 0 to 3 are the even columns, 4 to 7 the odd ones.
+                *eight = [0, 4, 1, 5, 2, 6, 3, 7].map(|nibble| word[nibble / 2] >> (4 * (nibble % 2)) & 15);
             }
         }
     }

@@ -20,6 +20,7 @@ impl FloatType {
     }
 
     /// The bits of `value` in this type, rounded to nearest even; in the lower half for types of 16 bits.
+    #[inline(always)]
     pub(crate) fn bits(self, value: f32) -> u32 {
         match self {
             Self::F32 if value.is_nan() => 0x7fff_ffff,

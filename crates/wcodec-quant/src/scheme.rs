@@ -216,13 +216,12 @@ impl Scheme {
                 continue;
             }
             // Runs of one scale.
-            let mut at = 0;
+            let (mut at, mut block) = (0, first / self.block[1]);
             while at < len {
-                let block = (first + at) / self.block[1];
                 let end = ((block + 1) * self.block[1] - first).min(len);
                 let numbers = Numbers::One(scales[block], zeros.map_or(0.0, |z| z[block]));
                 backend.run(span(&codes[at..end], numbers), &mut out[at * float.bytes()..end * float.bytes()]);
-                at = end;
+                (at, block) = (end, block + 1);
             }
         }
     }

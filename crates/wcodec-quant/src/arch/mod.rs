@@ -7,7 +7,7 @@ mod avx2;
 mod avx512;
 
 use crate::code::Code;
-use crate::float::{FloatType, dequantize_one};
+use crate::float::FloatType;
 
 /// An instruction set to dequantise with. All give the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -78,18 +78,53 @@ impl Backend {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) => token.run(span, out),
         };
-        scalar(span, done, out);
+        if done < span.codes.len() {
+            scalar(span, done, out);
+        }
     }
 }
 
+/// The codes from `first` on. One loop for every code and output type, so that none decides per element.
 fn scalar(span: Span<'_>, first: usize, out: &mut [u8]) {
-    let bytes = span.float.bytes();
-    for (i, out) in out.chunks_exact_mut(bytes).enumerate().skip(first) {
-        let (scale, zero) = match span.numbers {
-            Numbers::One(scale, zero) => (scale, zero),
-            Numbers::Each(scales, zeros) => (scales[i], zeros.map_or(0.0, |z| z[i])),
-        };
-        let bits = dequantize_one(span.code, span.codes[i], zero, scale, span.float);
-        out.copy_from_slice(&bits.to_le_bytes()[..bytes]);
+    match span.code {
+        Code::I8 | Code::I4(_) => each(span, first, out, |q| Code::I8.value(q)),
+        Code::U8 | Code::U4(_) => each(span, first, out, |q| Code::U8.value(q)),
+        Code::F8E4M3 => each(span, first, out, |q| Code::F8E4M3.value(q)),
+        Code::F8E5M2 => each(span, first, out, |q| Code::F8E5M2.value(q)),
+    }
+}
+
+#[inline(always)]
+fn each(span: Span<'_>, first: usize, out: &mut [u8], value: impl Fn(u8) -> f32) {
+    match span.float {
+        FloatType::BF16 => numbers(span, first, out, value, |x| (FloatType::BF16.bits(x) as u16).to_le_bytes()),
+        FloatType::F16 => numbers(span, first, out, value, |x| (FloatType::F16.bits(x) as u16).to_le_bytes()),
+        FloatType::F32 => numbers(span, first, out, value, |x| FloatType::F32.bits(x).to_le_bytes()),
+    }
+}
+
+#[inline(always)]
+fn numbers<const N: usize>(
+    span: Span<'_>,
+    first: usize,
+    out: &mut [u8],
+    value: impl Fn(u8) -> f32,
+    bytes: impl Fn(f32) -> [u8; N],
+) {
+    let elements = out.as_chunks_mut::<N>().0.iter_mut().zip(span.codes).skip(first);
+    match span.numbers {
+        // A code of FP8 keeps the sign of its zero.
+        Numbers::One(scale, _) if !span.code.is_integer() => {
+            elements.for_each(|(out, &q)| *out = bytes(value(q) * scale));
+        }
+        Numbers::One(scale, zero) => elements.for_each(|(out, &q)| *out = bytes((value(q) - zero) * scale)),
+        Numbers::Each(scales, Some(zeros)) => {
+            let numbers = scales.iter().zip(zeros).skip(first);
+            elements.zip(numbers).for_each(|((out, &q), (scale, zero))| *out = bytes((value(q) - zero) * scale));
+        }
+        // Without zero points nothing is subtracted: an integer's 0 is +0 as it is.
+        Numbers::Each(scales, None) => {
+            elements.zip(scales.iter().skip(first)).for_each(|((out, &q), scale)| *out = bytes(value(q) * scale));
+        }
     }
 }
