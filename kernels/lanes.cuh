@@ -157,8 +157,9 @@ __device__ __forceinline__ void for_each_block(const Batch& batch, Start start, 
 
 // ---- Full superblocks: 64 columns, whole groups of rows ----
 
-// The split of a head at compile time, see `HeadLayout`.
-template <u32 HEAD, u32 SHIFT, bool SIGN, u32 ELEMENT>
+// The split of a head at compile time, see `HeadLayout`; and whether there are registers for what comes after this group and this
+// superblock.
+template <u32 HEAD, u32 SHIFT, bool SIGN, u32 ELEMENT, bool AHEAD>
 struct Layout {
     static constexpr u32 head = HEAD, shift = SHIFT, element = ELEMENT;
     static constexpr bool sign = SIGN;
@@ -171,6 +172,8 @@ struct Layout {
     static constexpr u32 group = raw == 1 ? 32 : 16;
     static constexpr u32 halfwords = raw * group / 16;
     static constexpr bool carries = raw != 0;
+    static constexpr bool ahead = AHEAD;
+    static constexpr bool doubled = ahead && halfwords > 0 && halfwords <= 8;  // the next group's raw words have their own
     // First row of a group with bits in its last two halfwords. In every group such rows are finished at its end, so that the
     // last group, whose last two halfwords come out of the final states, needs no code of its own.
     static constexpr u32 ready = carries ? 16 * (halfwords - 2) / raw : group;
@@ -182,7 +185,9 @@ constexpr u32 MIRROR = CHUNK;       // the ring's first chunk again: four rows r
 constexpr u32 REFILL_ROWS = 4;      // 4 rows take at most 4 * 64 words = CHUNK bytes
 constexpr u32 CLASS_ROWS = 64;      // rows whose classes are staged together
 constexpr u32 CLASS_BYTES = 4 * CLASS_ROWS;
-constexpr u32 WARP_BYTES = RING + MIRROR + CLASS_BYTES;
+constexpr u32 FETCHED_CLASSES = 2 * CLASS_ROWS;  // bytes: classes of rows and of columns as they come
+constexpr u32 WARP_BYTES = RING + MIRROR + CLASS_BYTES + FETCHED_CLASSES;
+constexpr u32 HEAD = 2 * CHUNK;     // so much of a stream may be fetched before its superblock begins: what 4 + 4 rows can take
 
 __device__ __forceinline__ bool any_thread(bool mine) { return __any_sync(FULL_WARP, mine) != 0; }
 
@@ -193,6 +198,7 @@ struct Feed {
     u32 due;       // when `at` gets here, the next chunk is fetched: ring + 1 to RING / CHUNK chunks
     u64 source;    // this thread's 16 bytes of the next chunk
     int left;      // bytes from `source` to the end of the stream; what a reader finds beyond it does not matter
+    bool whole;    // the ring holds all of the stream: it leaves the ring's begin to the next one
 
     __device__ __forceinline__ void copy(u32 to) const {
         const u32 destination = to + 16 * lane_index();
@@ -200,26 +206,37 @@ struct Feed {
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source), "r"(min(left, 16)) : "memory");
     }
 
-    // Fetches the next chunk to `offset` in the ring.
-    __device__ __forceinline__ void fetch(u32 offset) {
+    // Fetches the next chunk to `offset` in the ring. In its first round nobody reads the mirror.
+    __device__ __forceinline__ void fetch(u32 offset, bool first_round) {
         copy(ring + offset);
-        if (offset == 0) copy(ring + RING);
+        if (offset == 0 && !first_round) copy(ring + RING);
         asm volatile("cp.async.commit_group;" ::: "memory");
         source += CHUNK;
         left -= int(CHUNK);
     }
 
-    // Fetches the first bytes, without waiting for them. `begin` is rounded down to 16 bytes: what lies before it is part of the payload.
-    __device__ __forceinline__ void start(u32 ring_address, u64 begin, u32 bytes) {
+    // Before the first byte. `begin` is rounded down to 16 bytes: what lies before it is part of the payload.
+    __device__ __forceinline__ void begin_at(u32 ring_address, u64 begin, u32 bytes) {
         const u32 skipped = u32(begin) & 15;
         ring = ring_address;
         at = ring + skipped;
         due = ring + CHUNK;
         source = begin - skipped + 16 * lane_index();
         left = int(skipped + bytes) - int(16 * lane_index());
-        wait();
+        whole = skipped + bytes <= RING;
+    }
+
+    // Fetches bytes FROM .. TO - 1 of the ring's first round, without waiting for them.
+    template <u32 FROM, u32 TO>
+    __device__ __forceinline__ void fetch_first() {
 #pragma unroll
-        for (u32 offset = 0; offset < RING; offset += CHUNK) fetch(offset);
+        for (u32 offset = FROM; offset < TO; offset += CHUNK) fetch(offset, true);
+    }
+
+    // As if bytes 0 .. HEAD - 1 had been fetched.
+    __device__ __forceinline__ void skip_head() {
+        source += HEAD;
+        left -= int(HEAD);
     }
 
     // Until all that was fetched has arrived.
@@ -233,11 +250,12 @@ struct Feed {
     __device__ __forceinline__ void refill() {
         if (any_thread(at >= due)) {  // all threads agree, and the compiler shall know
             __syncwarp();  // all have read what is overwritten
-            fetch(due - CHUNK - ring);
+            fetch(due - CHUNK - ring, false);
+            // Of a stream that the ring holds as a whole everything is there by now, and what is under way is the next stream's.
+            if (!whole || due <= ring + HEAD) asm volatile("cp.async.wait_group 1;" ::: "memory");
             due += CHUNK;
             // `due` gets to the ring's end when `at` does, and no earlier step went further than the mirror.
             if (due > ring + RING) at -= RING, due -= RING;
-            asm volatile("cp.async.wait_group 1;" ::: "memory");
             __syncwarp();
         }
     }
@@ -420,12 +438,12 @@ struct Superblock {
         }
     }
 
-    // Loads words FROM .. TO - 1 of the group at `raw`; the last group's last two are not in memory.
+    // Loads words FROM .. TO - 1 of the group at `at`; the last group's last two are not in memory.
     template <u32 FROM, u32 TO>
-    __device__ __forceinline__ void load_raw(bool last) {
+    static __device__ __forceinline__ void load_raw(u32 (&q)[L::halfwords ? L::halfwords : 1], u64 at, bool last) {
         if constexpr (FROM < TO) {
-            if (FROM + 2 < L::halfwords || !last) q[FROM] = load_stream(raw + 128 * FROM);
-            load_raw<FROM + 1, TO>(last);
+            if (FROM + 2 < L::halfwords || !last) q[FROM] = load_stream(at + 128 * FROM);
+            load_raw<FROM + 1, TO>(q, at, last);
         }
     }
 
@@ -450,12 +468,8 @@ struct Superblock {
             row<J + 2>(tables, below, c.z);
             row<J + 3>(tables, below, c.w);
             feed.refill();
-            if constexpr (J < L::ready && L::ready <= J + 4 && early > 0) {
-                if (!last) {
-                    raw += 128 * L::halfwords;
-                    load_raw<0, early>(next_last);
-                    raw -= 128 * L::halfwords;
-                }
+            if constexpr (!L::doubled && J < L::ready && L::ready <= J + 4 && early > 0) {
+                if (!last) load_raw<0, early>(q, raw + 128 * L::halfwords, next_last);
             }
             if constexpr (J == 0) between();
             rows<J + 4>(tables, below, last, next_last, between);
@@ -532,75 +546,116 @@ __device__ __forceinline__ void finish_stream(const Tensor& t, const Block& b, u
     }
 }
 
-// Asks for what a superblock begins with, a cache line or two per thread: raw field of the first two groups, states, stream. Much earlier
-// would be too early: 4000 warps' superblocks are more than the second-level cache holds beside what is written.
+// Asks for what a superblock begins with and nobody has loaded yet, a cache line or two per thread. Much earlier would be too early: 4000
+// warps' superblocks are more than the second-level cache holds beside what is written.
 template <class L>
-__device__ __forceinline__ void prefetch_block(const Tensor& t, u32 words) {
+__device__ __forceinline__ void prefetch_block(const Tensor& t, u32 words, bool stream_too) {
     const u32 lane = lane_index();
-    const u32 raw = __shfl_sync(FULL_WARP, words, 0), states = __shfl_sync(FULL_WARP, words, 1);
-    const u32 stream = __shfl_sync(FULL_WARP, words, 3), lengths = __shfl_sync(FULL_WARP, words, 4);
-    const u32 rows = __shfl_sync(FULL_WARP, words, 5) >> 16;
-    if (lane < L::halfwords * min(rows / L::group, 2u)) prefetch(t.payload + 4 * u64(raw) + 128 * lane);
-    // The stream may begin within a line, hence one more; two lines of states.
-    constexpr u32 stream_lines = RING / 128 + 1;
-    const u64 at = lane < stream_lines ? 4 * u64(stream) + 128 * lane : 4 * u64(states) + 128 * (lane - stream_lines);
-    if (lane < stream_lines + 2 && (lane >= stream_lines || 32 * lane < (lengths & 0xffff))) prefetch(t.payload + at);
-}
-
-// Fetches the classes of up to CLASS_ROWS rows, a multiple of 16, to shared memory, without waiting for them. All threads have read
-// what was there. Registers would do, but then the compiler waits for these loads before it begins the others.
-__device__ __forceinline__ void fetch_classes(const Tensor& t, u32 row, u32 rows, u32 address) {
-    const u32 at = 4 * lane_index();
-    if (t.row_classes != 0 && at < min(rows, CLASS_ROWS)) {
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(address + at), "l"(t.row_classes + row + at) : "memory");
+    if constexpr (!L::doubled && L::halfwords > 0) {
+        const u32 raw = __shfl_sync(FULL_WARP, words, 0);
+        if (lane < min(L::halfwords, WARP)) prefetch(t.payload + 4 * u64(raw) + 128 * lane);
+    }
+    if constexpr (!L::ahead) {
+        const u32 states = __shfl_sync(FULL_WARP, words, 1);
+        if (lane < 2) prefetch(t.payload + 4 * u64(states) + 128 * lane);
+    }
+    if constexpr (L::element == 4) {
+        const u32 low = __shfl_sync(FULL_WARP, words, 2);
+        if (lane < L::group) prefetch(t.payload + 4 * u64(low) + 128 * lane);
+    }
+    if (stream_too) {
+        const u32 stream = __shfl_sync(FULL_WARP, words, 3), lengths = __shfl_sync(FULL_WARP, words, 4);
+        if (lane <= RING / 128 && 32 * lane < (lengths & 0xffff)) prefetch(t.payload + 4 * u64(stream) + 128 * lane);
     }
 }
 
-// Makes words of the fetched bytes, as the step adds them.
-__device__ __forceinline__ void expand_classes(const Tensor& t, u32 address, u32 shift) {
-    u32 classes[CLASS_ROWS / WARP];
-#pragma unroll
-    for (u32 i = 0; i < CLASS_ROWS / WARP; ++i) {
-        asm volatile("ld.shared.u8 %0, [%1];" : "=r"(classes[i]) : "r"(address + lane_index() + WARP * i));
+// Fetches the classes of up to CLASS_ROWS rows, a multiple of 16, and of a superblock's columns to shared memory, without waiting for
+// them. All threads have used what was there. Registers would do, but then the compiler waits for these loads before others begin.
+__device__ __forceinline__ void fetch_classes(const Tensor& t, u32 row, u32 rows, u32 col, u32 address) {
+    const u32 at = 4 * (lane_index() % 16);
+    const bool of_rows = lane_index() < 16;
+    const u64 from = of_rows ? t.row_classes : t.col_classes;
+    if (from != 0 && (!of_rows || at < rows)) {
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(address + 4 * lane_index()), "l"(from + (of_rows ? row : col) + at)
+                     : "memory");
     }
-    __syncwarp();
+}
+
+// Makes words of the fetched bytes of rows, as the step adds them.
+__device__ __forceinline__ void expand_classes(const Tensor& t, u32 fetched, u32 address, u32 shift) {
 #pragma unroll
-    for (u32 i = 0; i < CLASS_ROWS / WARP; ++i) {
-        const u32 word = t.row_classes != 0 ? classes[i] << shift : 0;
-        asm volatile("st.shared.u32 [%0], %1;" ::"r"(address + 4 * (lane_index() + WARP * i)), "r"(word) : "memory");
+    for (u32 i = 0; i < CLASS_ROWS; i += WARP) {
+        u32 class_;
+        asm volatile("ld.shared.u8 %0, [%1];" : "=r"(class_) : "r"(fetched + lane_index() + i));
+        const u32 word = t.row_classes != 0 ? class_ << shift : 0;
+        asm volatile("st.shared.u32 [%0], %1;" ::"r"(address + 4 * (lane_index() + i)), "r"(word) : "memory");
     }
     __syncwarp();
 }
+
+// What a warp has asked for of its next superblock.
+template <class L>
+struct Ahead {
+    u32 q[L::halfwords ? L::halfwords : 1];  // words of the raw field, the first group's or the next group's
+    u32 stored0, stored1;                    // states
+    bool head;                               // the stream's first bytes are in the ring, the classes beside it
+
+    __device__ __forceinline__ void load(const Tensor& t, u32 words) {
+        const u32 raw = __shfl_sync(FULL_WARP, words, 0), states = __shfl_sync(FULL_WARP, words, 1);
+        const u32 rows = __shfl_sync(FULL_WARP, words, 5) >> 16;
+        const u64 mine = t.payload + 4 * lane_index();
+        stored0 = load_stream(mine + 4 * u64(states));
+        stored1 = load_stream(mine + 4 * u64(states) + 128);
+        if constexpr (L::doubled) {
+            Superblock<L>::template load_raw<0, L::halfwords>(q, mine + 4 * u64(raw), rows == L::group);
+        }
+    }
+};
 
 template <class L>
 __device__ __forceinline__ u32 decode_full(
-    const Tensor& t, u32 words, u32 next, const Tables& tables, u32 below, u32 warp_offset) {
+    const Tensor& t, u32 words, u32 next, Ahead<L>& ahead, const Tables& tables, u32 below, u32 warp_offset) {
+    constexpr bool doubled = L::doubled;
     const u32 lane = lane_index();
     const Block b = to_block(words);
     const u64 payload = t.payload;
     const u32 length = 4 * b.stream_words;
     const bool packed = b.base != PLAIN_STATES;
-    const u32 first_row = b.first_row, b_rows = b.rows;
+    const u32 first_row = b.first_row, first_col = b.first_col, b_rows = b.rows;
+    const u32 ring = tables.address + warp_offset;
+    const u32 class_area = ring + RING + MIRROR, fetched = class_area + CLASS_BYTES;
 
-    // All loads first: the compiler puts nothing between the copies to shared memory and the wait for them.
     Superblock<L> s;
     s.raw = payload + 4 * u64(b.raw) + 4 * lane;
-    s.template load_raw<0, L::halfwords>(b.rows == L::group);
-    const u64 states = payload + 4 * u64(b.states) + 4 * lane;
-    const u32 stored0 = load_stream(states), stored1 = load_stream(states + 128);
-    s.class0 = s.class1 = 0;
-    if (t.col_classes != 0) {
-        const u64 classes = t.col_classes + b.first_col + 2 * lane;
-        asm volatile("ld.global.nc.s8 %0, [%1];" : "=r"(s.class0) : "l"(classes));
-        asm volatile("ld.global.nc.s8 %0, [%1];" : "=r"(s.class1) : "l"(classes + 1));
+    if constexpr (doubled) {
+#pragma unroll
+        for (u32 i = 0; i < L::halfwords; ++i) s.q[i] = ahead.q[i];
+    } else {
+        s.template load_raw<0, L::halfwords>(s.q, s.raw, b.rows == L::group);
     }
-    s.feed.start(tables.address + warp_offset, payload + 4 * u64(b.stream), length);
-    const u32 class_area = tables.address + warp_offset + RING + MIRROR;
-    fetch_classes(t, first_row, b_rows, class_area);
+    // Where there are registers all of this has been asked for a while ago, and nobody waits.
+    if constexpr (!L::ahead) ahead.load(t, words);
+    s.feed.begin_at(ring, payload + 4 * u64(b.stream), length);
+    s.feed.wait();
+    if (L::ahead && ahead.head) {
+        s.feed.skip_head();
+        s.feed.template fetch_first<HEAD, RING>();
+    } else {
+        s.feed.template fetch_first<0, RING>();
+        fetch_classes(t, first_row, b_rows, first_col, fetched);
+        s.feed.wait();
+    }
+    asm volatile("ld.shared.s8 %0, [%1];" : "=r"(s.class0) : "r"(fetched + CLASS_ROWS + 2 * lane));
+    asm volatile("ld.shared.s8 %0, [%1];" : "=r"(s.class1) : "r"(fetched + CLASS_ROWS + 2 * lane + 1));
+    s.class0 = t.col_classes != 0 ? s.class0 << tables.p : 0;
+    s.class1 = t.col_classes != 0 ? s.class1 << tables.p : 0;
+    s.classes = class_area;
+    expand_classes(t, fetched, class_area, tables.p);
     s.row_stride = t.row_stride;
-    s.out = t.out + u64(b.first_row) * t.row_stride + u64(b.first_col + 2 * lane) * L::element;
+    s.out = t.out + u64(first_row) * t.row_stride + u64(first_col + 2 * lane) * L::element;
     s.low = payload + 4 * u64(b.low) + 4 * lane;
 
+    const u32 stored0 = ahead.stored0, stored1 = ahead.stored1;
     const u32 base = packed ? (1u << 31) - (u32(b.base) << 23) : 0;
     s.x0 = packed ? base + (stored0 & 0x7fffffff) : stored0;
     s.x1 = packed ? base + (stored1 & 0x7fffffff) : stored1;
@@ -608,22 +663,15 @@ __device__ __forceinline__ u32 decode_full(
     u32 tops = (stored0 & 0x80000000u) | (stored1 >> 1 & 0x40000000u);
     if (s.x0 < STATE_LOW || s.x1 < STATE_LOW) tops |= CORRUPT;
 
-    // Everything is under way; only now somebody waits.
-    s.class0 <<= tables.p;
-    s.class1 <<= tables.p;
-    s.feed.wait();
-    s.classes = class_area;
-    expand_classes(t, class_area, tables.p);
-
     u32 position = 0, staged = 0, next_words = 0;
 #pragma unroll 1
     for (u32 row = 0; row < b.rows; row += L::group) {
         const bool last = row + L::group >= b.rows;
         if (row % CLASS_ROWS == 0 && row != 0) {
             __syncwarp();
-            fetch_classes(t, first_row + row, b_rows - row, class_area);
+            fetch_classes(t, first_row + row, b_rows - row, first_col, fetched);
             s.feed.wait();
-            expand_classes(t, class_area, tables.p);
+            expand_classes(t, fetched, class_area, tables.p);
             s.classes = class_area;
         }
         // What later groups read from memory.
@@ -633,12 +681,31 @@ __device__ __forceinline__ u32 decode_full(
         const bool next_last = row + 2 * L::group >= b.rows;
         s.template rows<0>(tables, below, last, next_last, [&] {
             if (row == 0 && next != NONE) next_words = load_block_words(t, next);
-            if (last && next != NONE) prefetch_block<L>(t, next_words);
-            if constexpr (L::halfwords > 0) {
-                if (row + 2 * L::group < b.rows && lane < L::halfwords) prefetch(s.raw + 256 * L::halfwords + 124 * lane);
+            if (!last) {
+                if constexpr (doubled) {
+                    s.template load_raw<0, L::halfwords>(ahead.q, s.raw + 128 * L::halfwords, next_last);
+                } else if constexpr (Superblock<L>::late_inside) {
+                    if (row != 0) s.template load_raw<Superblock<L>::early, L::halfwords>(s.q, s.raw, false);
+                }
+                return;
             }
-            if constexpr (Superblock<L>::late_inside) {
-                if (row != 0) s.template load_raw<Superblock<L>::early, L::halfwords>(last);
+            if constexpr (!doubled && Superblock<L>::late_inside) {
+                if (row != 0) s.template load_raw<Superblock<L>::early, L::halfwords>(s.q, s.raw, true);
+            }
+            if (next == NONE) return;
+            ahead.head = L::ahead && s.feed.whole && s.feed.at >= ring + HEAD;
+            prefetch_block<L>(t, next_words, !ahead.head);
+            if constexpr (!L::ahead) return;
+            ahead.load(t, next_words);
+            if (ahead.head) {
+                const u32 begin = __shfl_sync(FULL_WARP, next_words, 3), bytes = 4 * (__shfl_sync(FULL_WARP, next_words, 4) & 0xffff);
+                const u32 next_rows = __shfl_sync(FULL_WARP, next_words, 5) >> 16;
+                const u32 next_row = __shfl_sync(FULL_WARP, next_words, 6), next_col = __shfl_sync(FULL_WARP, next_words, 7);
+                __syncwarp();  // all threads have read what is overwritten
+                Feed feed;
+                feed.begin_at(ring, payload + 4 * u64(begin), bytes);
+                feed.template fetch_first<0, HEAD>();
+                fetch_classes(t, next_row, next_rows, next_col, fetched);
             }
         });
 
@@ -682,8 +749,11 @@ __device__ __forceinline__ u32 decode_full(
         s.classes += 4 * L::group;
         s.low += 128 * L::group;
         s.raw += 128 * L::halfwords;
-        if constexpr (!Superblock<L>::late_inside) {
-            if (!last) s.template load_raw<Superblock<L>::early, L::halfwords>(next_last);
+        if constexpr (doubled) {
+#pragma unroll
+            for (u32 i = 0; i < L::halfwords; ++i) s.q[i] = ahead.q[i];
+        } else if constexpr (!Superblock<L>::late_inside) {
+            if (!last) s.template load_raw<Superblock<L>::early, L::halfwords>(s.q, s.raw, next_last);
         }
     }
     // Once more from its words, so that it takes no registers in between.
@@ -707,23 +777,36 @@ __device__ __forceinline__ void load_tables(const Tensor& t) {
 template <class L>
 __device__ __forceinline__ void decode_batch(const Batch& batch) {
     const u32 below = lanes_below();
+    Ahead<L> ahead;
     for_each_block(
-        batch, [](const Tensor& t, u32 words) { prefetch_block<L>(t, words); },
+        batch,
+        [&](const Tensor& t, u32 words) {
+            prefetch_block<L>(t, words, true);
+            if constexpr (L::ahead) ahead.load(t, words);
+            ahead.head = false;
+        },
         [](const Tensor& t) { load_tables<L>(t); },
         [&](const Tensor& t, u32 words, u32 next) {
             const u32 p = t.table_bits;
             const Tables tables = {
                 __shfl_sync(FULL_WARP, u32(__cvta_generic_to_shared(shared)), 0), p, (1u << p) - 1, int((t.contexts - 1) << p)};
             const u32 warp_offset = (t.contexts << (p + 2)) + warp_index() * WARP_BYTES;
-            return decode_full<L>(t, words, next, tables, below, warp_offset);
+            return decode_full<L>(t, words, next, ahead, tables, below, warp_offset);
         });
 }
 
-constexpr u32 LANES_THREADS = 1024;
+// 28 warps with 72 registers per thread, or 32 with 64: the first keep more loads under way, the others are for launches whose superblocks
+// they take in fewer rounds.
+constexpr u32 LANES_THREADS = 896;
+constexpr u32 LANES_MORE_THREADS = 1024;
 
-// One kernel per split of a head.
+// Both kernels of a split of a head.
 #define WCODEC_LANES(name, head, shift, sign, element)                                        \
     extern "C" __global__ void __launch_bounds__(LANES_THREADS, 1)                            \
     wcodec_lanes_##name(const __grid_constant__ Batch batch) {                                \
-        decode_batch<Layout<head, shift, sign, element>>(batch);                              \
+        decode_batch<Layout<head, shift, sign, element, true>>(batch);                        \
+    }                                                                                         \
+    extern "C" __global__ void __launch_bounds__(LANES_MORE_THREADS, 1)                       \
+    wcodec_lanes_##name##_more(const __grid_constant__ Batch batch) {                         \
+        decode_batch<Layout<head, shift, sign, element, false>>(batch);                       \
     }

@@ -230,8 +230,10 @@ mod tests {
         let crc32 = text(&wcodec_kernels::CRC32);
         assert!(crc32.contains(&format!(".maxntid {CRC32_THREADS}, 1, 1")));
         assert!(crc32.contains(&format!(".minnctapersm {CRC32_BLOCKS_PER_SM}")));
-        for module in lanes::FAST_MODULES {
-            assert!(text(module).contains(&format!(".maxntid {}, 1, 1", lanes::FAST_THREADS)), "{}", module.name);
+        for fast in &lanes::FAST {
+            for threads in [lanes::FAST_THREADS, lanes::MORE_THREADS] {
+                assert!(text(fast.module).contains(&format!(".maxntid {threads}, 1, 1")), "{}", fast.module.name);
+            }
         }
         assert!(text(&wcodec_kernels::COPY).contains(&format!(".maxntid {}, 1, 1", copy::THREADS)));
         assert!(text(&wcodec_kernels::LANES_ANY).contains(&format!(".maxntid {}, 1, 1", lanes::ANY_THREADS)));

@@ -44,51 +44,191 @@ pub const INTEGER: Module = Module {
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/integer.compute_80.ptx") }],
 };
 
-/// `kernels/lanes_8bit.cu`.
-pub const LANES_8BIT: Module = Module {
-    name: "lanes_8bit",
-    source_sha256: "cd4db053659c4f8a984c1aba7d7fd72facb567e47ab1918cdc595bcc7b7f6b47",
+/// `kernels/lanes_1_0.cu`.
+pub const LANES_1_0: Module = Module {
+    name: "lanes_1_0",
+    source_sha256: "5769c925781dc4051c54bbe2ec3ae94ea1831a551de4525195b3c369e51a7dc3",
     variants: &[
-        Ptx { arch: 80, text: include_str!("../ptx/lanes_8bit.compute_80.ptx") },
-        Ptx { arch: 90, text: include_str!("../ptx/lanes_8bit.compute_90.ptx") },
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_1_0.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_1_0.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_1_0u.cu`.
+pub const LANES_1_0U: Module = Module {
+    name: "lanes_1_0u",
+    source_sha256: "fba9db9491086f55c2ddeea13536a5edf4c783b2aaa697b2cf8894f8e036d8b6",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_1_0u.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_1_0u.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_1_1.cu`.
+pub const LANES_1_1: Module = Module {
+    name: "lanes_1_1",
+    source_sha256: "3607bcea99b30bb6c96a5249b008b3486e4334e9f6f2d748a843a0551fcb39dc",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_1_1.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_1_1.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_1_1u.cu`.
+pub const LANES_1_1U: Module = Module {
+    name: "lanes_1_1u",
+    source_sha256: "78bb08861cda9ce1d2c5f4a7b9cf78d0bfa9a0abbd0e4df3a4a06abd6fd21213",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_1_1u.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_1_1u.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_1_2.cu`.
+pub const LANES_1_2: Module = Module {
+    name: "lanes_1_2",
+    source_sha256: "62a08cfd080e6be5e77a27e350c40c367ca2fe74fdf4bc7a1c402c5589410223",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_1_2.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_1_2.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_1_2u.cu`.
+pub const LANES_1_2U: Module = Module {
+    name: "lanes_1_2u",
+    source_sha256: "ee80949076e2822d59c0972fcbd01dd592ad1e22075a567bd6e1a719813990f2",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_1_2u.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_1_2u.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_1_3u.cu`.
+pub const LANES_1_3U: Module = Module {
+    name: "lanes_1_3u",
+    source_sha256: "4228e93a7da92ae567cb4a24cc74e1a374087fd722a7bcb6bb594449cbb27f16",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_1_3u.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_1_3u.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_2_10.cu`.
+pub const LANES_2_10: Module = Module {
+    name: "lanes_2_10",
+    source_sha256: "11fd48b963dd1d33519f103172625f0acda96418b501151c6d7ebf3bea5ed537",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_2_10.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_2_10.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_2_4.cu`.
+pub const LANES_2_4: Module = Module {
+    name: "lanes_2_4",
+    source_sha256: "09cb6a8342a82038c64bb4d2b3b0d89932dbcaec856c73e3e3b3dc711f1d5cf1",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_2_4.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_2_4.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_2_5.cu`.
+pub const LANES_2_5: Module = Module {
+    name: "lanes_2_5",
+    source_sha256: "4c7f127e213e264619dde0c2fe63294f848add3bf4949fbfdbd968365e38e750",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_2_5.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_2_5.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_2_6.cu`.
+pub const LANES_2_6: Module = Module {
+    name: "lanes_2_6",
+    source_sha256: "fd80dd1ae23ad953dd513e44043735cf206f3b355e0d93f675b712cb0eca1ec7",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_2_6.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_2_6.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_2_7.cu`.
+pub const LANES_2_7: Module = Module {
+    name: "lanes_2_7",
+    source_sha256: "906b44519994d9625d9c84fe9a232feec352d4b316cd3dd4eda06b45f61477a7",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_2_7.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_2_7.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_2_8.cu`.
+pub const LANES_2_8: Module = Module {
+    name: "lanes_2_8",
+    source_sha256: "e025e0c9d029dca42f644f84859e6151fa34391c1648a69ac9088f02b13bdd00",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_2_8.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_2_8.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_2_9.cu`.
+pub const LANES_2_9: Module = Module {
+    name: "lanes_2_9",
+    source_sha256: "50e3d5241c5bd93e03b2fe32032b481cb95cb44a58aba75d1d7cb26266699328",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_2_9.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_2_9.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_4_4.cu`.
+pub const LANES_4_4: Module = Module {
+    name: "lanes_4_4",
+    source_sha256: "69c3e0e25eaacf53e1465e8c240bea25950f5af26519e0ef1b9c2e3d672f2732",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_4_4.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_4_4.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_4_5.cu`.
+pub const LANES_4_5: Module = Module {
+    name: "lanes_4_5",
+    source_sha256: "2ad63d339ef790639f8b6dfb9e28f3ed627b239007d0656c355194ba3c56be07",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_4_5.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_4_5.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_4_6.cu`.
+pub const LANES_4_6: Module = Module {
+    name: "lanes_4_6",
+    source_sha256: "9e513241de8efa12daee1da0f0c5df004446a508036a6f5e42170d94c52f73ef",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_4_6.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_4_6.compute_90.ptx") },
+    ],
+};
+
+/// `kernels/lanes_4_7.cu`.
+pub const LANES_4_7: Module = Module {
+    name: "lanes_4_7",
+    source_sha256: "b138482317820cd88c2b65a1b3ba362e67359c35b2cc7df8adf03ec256210765",
+    variants: &[
+        Ptx { arch: 80, text: include_str!("../ptx/lanes_4_7.compute_80.ptx") },
+        Ptx { arch: 90, text: include_str!("../ptx/lanes_4_7.compute_90.ptx") },
     ],
 };
 
 /// `kernels/lanes_any.cu`.
 pub const LANES_ANY: Module = Module {
     name: "lanes_any",
-    source_sha256: "0264c1c0a77955a384022961255706b6a3930b3f08deed85371ebdaefcdf5638",
+    source_sha256: "3caf7769325de55c25c9072452a3266786e31261396f32d19f8c1985c82ef9a7",
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/lanes_any.compute_80.ptx") }],
-};
-
-/// `kernels/lanes_bf16.cu`.
-pub const LANES_BF16: Module = Module {
-    name: "lanes_bf16",
-    source_sha256: "b92a2d047917e2c5dc036f93b0b812a391b891af88e7c7c16505563ac08dcd95",
-    variants: &[
-        Ptx { arch: 80, text: include_str!("../ptx/lanes_bf16.compute_80.ptx") },
-        Ptx { arch: 90, text: include_str!("../ptx/lanes_bf16.compute_90.ptx") },
-    ],
-};
-
-/// `kernels/lanes_f16.cu`.
-pub const LANES_F16: Module = Module {
-    name: "lanes_f16",
-    source_sha256: "957f93957c2bc6e4645fb2366ec72d846d6c4766a31a9e206cbb28e2aaecb9c0",
-    variants: &[
-        Ptx { arch: 80, text: include_str!("../ptx/lanes_f16.compute_80.ptx") },
-        Ptx { arch: 90, text: include_str!("../ptx/lanes_f16.compute_90.ptx") },
-    ],
-};
-
-/// `kernels/lanes_f32.cu`.
-pub const LANES_F32: Module = Module {
-    name: "lanes_f32",
-    source_sha256: "72332b6b9ea1c7ee67b0db5af24c82280322c56ece54eeb2beaee4fc77f6e4e0",
-    variants: &[
-        Ptx { arch: 80, text: include_str!("../ptx/lanes_f32.compute_80.ptx") },
-        Ptx { arch: 90, text: include_str!("../ptx/lanes_f32.compute_90.ptx") },
-    ],
 };
 
 /// `kernels/plain.cu`.
@@ -99,4 +239,4 @@ pub const PLAIN: Module = Module {
 };
 
 /// Every module.
-pub const ALL: &[Module] = &[COPY, COPY_FLOOR, CRC32, DEQUANT, FRAMES, INTEGER, LANES_8BIT, LANES_ANY, LANES_BF16, LANES_F16, LANES_F32, PLAIN];
+pub const ALL: &[Module] = &[COPY, COPY_FLOOR, CRC32, DEQUANT, FRAMES, INTEGER, LANES_1_0, LANES_1_0U, LANES_1_1, LANES_1_1U, LANES_1_2, LANES_1_2U, LANES_1_3U, LANES_2_10, LANES_2_4, LANES_2_5, LANES_2_6, LANES_2_7, LANES_2_8, LANES_2_9, LANES_4_4, LANES_4_5, LANES_4_6, LANES_4_7, LANES_ANY, PLAIN];

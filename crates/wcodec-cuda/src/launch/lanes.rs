@@ -53,50 +53,69 @@ const TENSOR_WORDS: usize = 30;
 /// `MAX_TENSORS`.
 const MAX_TENSORS: usize = 32;
 /// `LANES_THREADS`.
-pub(super) const FAST_THREADS: u32 = 1024;
-/// `WARP_BYTES`: ring, mirror, row classes.
-const FAST_WARP_BYTES: u32 = 2048 + 512 + 256;
+pub(super) const FAST_THREADS: u32 = 896;
+/// `LANES_MORE_THREADS`.
+pub(super) const MORE_THREADS: u32 = 1024;
+/// `WARP_BYTES`: ring, mirror, row classes as words, classes as bytes.
+const FAST_WARP_BYTES: u32 = 2048 + 512 + 256 + 128;
 pub(super) const ANY_THREADS: u32 = 512;
 
-/// Modules of the fast path.
-#[cfg(test)]
-pub(super) const FAST_MODULES: [&Module; 4] =
-    [&wcodec_kernels::LANES_BF16, &wcodec_kernels::LANES_F16, &wcodec_kernels::LANES_F32, &wcodec_kernels::LANES_8BIT];
-
-/// A kernel of the family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Kernel {
+/// The kernels for full superblocks of a split of a head, which differ in the warps of a block.
+#[derive(Debug, PartialEq)]
+pub(super) struct Fast {
+    pub(super) module: &'static Module,
     name: &'static CStr,
-    module: &'static Module,
+    more: &'static CStr,
+    /// Bytes of an element, bits of a head, where the coded field begins, whether there is a sign.
+    split: (usize, u32, u32, bool),
 }
 
-const ANY: Kernel = Kernel { name: c"wcodec_lanes_any", module: &wcodec_kernels::LANES_ANY };
+pub(super) static FAST: [Fast; 18] = [
+    Fast::new(&wcodec_kernels::LANES_2_4, c"wcodec_lanes_2_4", c"wcodec_lanes_2_4_more", (2, 16, 4, true)),
+    Fast::new(&wcodec_kernels::LANES_2_5, c"wcodec_lanes_2_5", c"wcodec_lanes_2_5_more", (2, 16, 5, true)),
+    Fast::new(&wcodec_kernels::LANES_2_6, c"wcodec_lanes_2_6", c"wcodec_lanes_2_6_more", (2, 16, 6, true)),
+    Fast::new(&wcodec_kernels::LANES_2_7, c"wcodec_lanes_2_7", c"wcodec_lanes_2_7_more", (2, 16, 7, true)),
+    Fast::new(&wcodec_kernels::LANES_2_8, c"wcodec_lanes_2_8", c"wcodec_lanes_2_8_more", (2, 16, 8, true)),
+    Fast::new(&wcodec_kernels::LANES_2_9, c"wcodec_lanes_2_9", c"wcodec_lanes_2_9_more", (2, 16, 9, true)),
+    Fast::new(&wcodec_kernels::LANES_2_10, c"wcodec_lanes_2_10", c"wcodec_lanes_2_10_more", (2, 16, 10, true)),
+    Fast::new(&wcodec_kernels::LANES_4_4, c"wcodec_lanes_4_4", c"wcodec_lanes_4_4_more", (4, 16, 4, true)),
+    Fast::new(&wcodec_kernels::LANES_4_5, c"wcodec_lanes_4_5", c"wcodec_lanes_4_5_more", (4, 16, 5, true)),
+    Fast::new(&wcodec_kernels::LANES_4_6, c"wcodec_lanes_4_6", c"wcodec_lanes_4_6_more", (4, 16, 6, true)),
+    Fast::new(&wcodec_kernels::LANES_4_7, c"wcodec_lanes_4_7", c"wcodec_lanes_4_7_more", (4, 16, 7, true)),
+    Fast::new(&wcodec_kernels::LANES_1_0, c"wcodec_lanes_1_0", c"wcodec_lanes_1_0_more", (1, 8, 0, true)),
+    Fast::new(&wcodec_kernels::LANES_1_1, c"wcodec_lanes_1_1", c"wcodec_lanes_1_1_more", (1, 8, 1, true)),
+    Fast::new(&wcodec_kernels::LANES_1_2, c"wcodec_lanes_1_2", c"wcodec_lanes_1_2_more", (1, 8, 2, true)),
+    Fast::new(&wcodec_kernels::LANES_1_0U, c"wcodec_lanes_1_0u", c"wcodec_lanes_1_0u_more", (1, 8, 0, false)),
+    Fast::new(&wcodec_kernels::LANES_1_1U, c"wcodec_lanes_1_1u", c"wcodec_lanes_1_1u_more", (1, 8, 1, false)),
+    Fast::new(&wcodec_kernels::LANES_1_2U, c"wcodec_lanes_1_2u", c"wcodec_lanes_1_2u_more", (1, 8, 2, false)),
+    Fast::new(&wcodec_kernels::LANES_1_3U, c"wcodec_lanes_1_3u", c"wcodec_lanes_1_3u_more", (1, 8, 3, false)),
+];
 
-/// The kernel for full superblocks of a layout, if there is one.
-fn fast_kernel(layout: HeadLayout, element_bytes: usize) -> Option<Kernel> {
-    use wcodec_kernels::{LANES_8BIT, LANES_BF16, LANES_F16, LANES_F32};
-    let (name, module) = match (element_bytes, layout.bits(), layout.sign(), layout.shift()) {
-        (2, 16, true, 4) => (c"wcodec_lanes_2_4", &LANES_BF16),
-        (2, 16, true, 5) => (c"wcodec_lanes_2_5", &LANES_BF16),
-        (2, 16, true, 6) => (c"wcodec_lanes_2_6", &LANES_BF16),
-        (2, 16, true, 7) => (c"wcodec_lanes_2_7", &LANES_BF16),
-        (2, 16, true, 8) => (c"wcodec_lanes_2_8", &LANES_F16),
-        (2, 16, true, 9) => (c"wcodec_lanes_2_9", &LANES_F16),
-        (2, 16, true, 10) => (c"wcodec_lanes_2_10", &LANES_F16),
-        (4, 16, true, 4) => (c"wcodec_lanes_4_4", &LANES_F32),
-        (4, 16, true, 5) => (c"wcodec_lanes_4_5", &LANES_F32),
-        (4, 16, true, 6) => (c"wcodec_lanes_4_6", &LANES_F32),
-        (4, 16, true, 7) => (c"wcodec_lanes_4_7", &LANES_F32),
-        (1, 8, true, 0) => (c"wcodec_lanes_1_0", &LANES_8BIT),
-        (1, 8, true, 1) => (c"wcodec_lanes_1_1", &LANES_8BIT),
-        (1, 8, true, 2) => (c"wcodec_lanes_1_2", &LANES_8BIT),
-        (1, 8, false, 0) => (c"wcodec_lanes_1_0u", &LANES_8BIT),
-        (1, 8, false, 1) => (c"wcodec_lanes_1_1u", &LANES_8BIT),
-        (1, 8, false, 2) => (c"wcodec_lanes_1_2u", &LANES_8BIT),
-        (1, 8, false, 3) => (c"wcodec_lanes_1_3u", &LANES_8BIT),
-        _ => return None,
-    };
-    Some(Kernel { name, module })
+impl Fast {
+    /// The kernels for full superblocks of a layout, if there are any.
+    fn of(layout: HeadLayout, element_bytes: usize) -> Option<&'static Self> {
+        let split = (element_bytes, layout.bits(), layout.shift(), layout.sign());
+        FAST.iter().find(|fast| fast.split == split)
+    }
+
+    const fn new(
+        module: &'static Module,
+        name: &'static CStr,
+        more: &'static CStr,
+        split: (usize, u32, u32, bool),
+    ) -> Self {
+        Self { module, name, more, split }
+    }
+
+    /// Name and most threads of the kernel for a launch. With 32 warps a block is slower than with 28, which have registers to
+    /// load ahead; but a round less is a superblock's time less, which is much where there are few rounds: 29 µs, not 42, for
+    /// 4096 superblocks on 132 multiprocessors.
+    fn kernel(&self, superblocks: u32, multiprocessors: u32) -> (&'static CStr, u32) {
+        const FEW: u32 = 3;
+        let rounds = |threads: u32| superblocks.div_ceil((multiprocessors * (threads / 32)).max(1));
+        let more = rounds(MORE_THREADS);
+        if more <= FEW && more < rounds(FAST_THREADS) { (self.more, MORE_THREADS) } else { (self.name, FAST_THREADS) }
+    }
 }
 
 /// A tensor in device memory.
@@ -118,7 +137,7 @@ pub(crate) struct Resident {
     col_classes: Option<usize>,
     low_bits: Option<usize>,
     status: usize,
-    fast: Option<Kernel>,
+    fast: Option<&'static Fast>,
 }
 
 /// A part of a buffer that others have parts of, too.
@@ -138,7 +157,7 @@ impl Region {
 impl Resident {
     /// Whether full superblocks of `group` rows or multiples can take the fast path.
     pub(crate) fn has_fast_path(layout: HeadLayout, element_bytes: usize) -> bool {
-        fast_kernel(layout, element_bytes).is_some()
+        Fast::of(layout, element_bytes).is_some()
     }
 
     /// Bytes of tables, or the error that a block of the device has not enough shared memory for them and one warp.
@@ -193,7 +212,7 @@ impl Resident {
             let row_classes = append(side, &std::mem::take(&mut tensor.row_classes));
             let col_classes = append(side, &std::mem::take(&mut tensor.col_classes));
             let low_bits = append(side, &std::mem::take(&mut tensor.low_bits));
-            let fast = fast_kernel(tensor.layout, tensor.element_bytes);
+            let fast = Fast::of(tensor.layout, tensor.element_bytes);
             residents.push(Self {
                 side: Arc::clone(&empty),
                 side_bytes: side.len() - begin + size_of::<u32>(),
@@ -252,13 +271,11 @@ impl Resident {
         self.tensor.cols * self.tensor.element_bytes
     }
 
-    /// The kernel for full superblocks that go to `address`: the fast path stores two elements at once.
-    fn kernel(&self, address: u64) -> Kernel {
+    /// The kernels for full superblocks that go to `address`, if there are any: the fast path stores two elements at once.
+    fn fast_to(&self, address: u64) -> Option<&'static Fast> {
         let pair = 2 * self.tensor.element_bytes as u64;
-        match self.fast {
-            Some(kernel) if address.is_multiple_of(pair) && (self.row_stride() as u64).is_multiple_of(pair) => kernel,
-            _ => ANY,
-        }
+        let aligned = address.is_multiple_of(pair) && (self.row_stride() as u64).is_multiple_of(pair);
+        self.fast.filter(|_| aligned)
     }
 
     /// Bytes of an element.
@@ -324,7 +341,7 @@ impl Resident {
     }
 
     /// The parts that write bytes `range` of the tensor to `out`, which is as long.
-    fn parts(&self, range: &Range<usize>, out: &DeviceSliceMut<'_>) -> Vec<(Kernel, Part<'_>)> {
+    fn parts(&self, range: &Range<usize>, out: &DeviceSliceMut<'_>) -> Vec<(Option<&'static Fast>, Part<'_>)> {
         let t = &self.tensor;
         let (stride, strip) = (self.row_stride(), t.block_rows * self.row_stride());
         let (start, end) = (range.start.min(t.rows * stride), range.end.min(t.rows * stride));
@@ -339,18 +356,18 @@ impl Resident {
         let base = out.address().wrapping_sub(range.start as u64);
         let clip = out.address()..out.address() + out.len() as u64;
         let mut parts = Vec::new();
-        let mut add = |kernel: Kernel, blocks: Range<u32>| {
+        let mut add = |kernel: Option<&'static Fast>, blocks: Range<u32>| {
             if !blocks.is_empty() {
                 let count = blocks.end - blocks.start;
                 parts.push((kernel, Part { tensor: self, first: blocks.start, count, out: base, clip: clip.clone() }));
             }
         };
         for edge in [strips.start..first, last.max(first)..strips.end] {
-            self.blocks_of(&edge).into_iter().for_each(|blocks| add(ANY, blocks));
+            self.blocks_of(&edge).into_iter().for_each(|blocks| add(None, blocks));
         }
         let [fast, others] = self.blocks_of(&(first..last.max(first)));
-        add(self.kernel(base), fast);
-        add(ANY, others);
+        add(self.fast_to(base), fast);
+        add(None, others);
         parts
     }
 }
@@ -402,7 +419,7 @@ pub(crate) type Job<'a> = (&'a Resident, Range<usize>, DeviceSliceMut<'a>);
 /// Queues the decoding of tensors, each into its own memory.
 pub(crate) fn decode_lanes(stream: &Stream, jobs: &[Job<'_>]) -> Result<(), CudaError> {
     // One launch per kernel takes the parts of many tensors.
-    let mut launches: Vec<(Kernel, Vec<Part<'_>>)> = Vec::new();
+    let mut launches: Vec<(Option<&'static Fast>, Vec<Part<'_>>)> = Vec::new();
     for (tensor, range, out) in jobs {
         same_device(stream, "the compressed tensor", tensor.payload.buffer.context())?;
         same_device(stream, "the output", out.context())?;
@@ -445,9 +462,9 @@ pub(crate) fn decode_lanes(stream: &Stream, jobs: &[Job<'_>]) -> Result<(), Cuda
     Ok(())
 }
 
-fn run(stream: &Stream, kernel: Kernel, parts: &[Part<'_>]) -> Result<(), CudaError> {
+/// Queues one launch: of kernels for full superblocks, or of the one for all others.
+fn run(stream: &Stream, fast: Option<&'static Fast>, parts: &[Part<'_>]) -> Result<(), CudaError> {
     let context = stream.context();
-    let function = context.function_with_shared_memory(kernel.module, kernel.name)?;
     let mut batch = vec![0u32; 2 + MAX_TENSORS * TENSOR_WORDS];
     let (mut total, mut table_bytes) = (0u64, 0u32);
     for (part, words) in parts.iter().zip(batch[2..].chunks_exact_mut(TENSOR_WORDS)) {
@@ -457,14 +474,22 @@ fn run(stream: &Stream, kernel: Kernel, parts: &[Part<'_>]) -> Result<(), CudaEr
         table_bytes = table_bytes.max((part.tensor.tensor.contexts as u32) << (part.tensor.tensor.table_bits + 2));
     }
     (batch[0], batch[1]) = (parts.len() as u32, total as u32);
-    let blocks = context.device().multiprocessors.clamp(1, total as u32);
-    let grid = if kernel == ANY {
-        Grid { blocks, threads: ANY_THREADS, shared: table_bytes }
-    } else {
-        // `upload` has found that at least one warp fits.
-        let warps = ((context.shared_memory()? - table_bytes) / FAST_WARP_BYTES).min(FAST_THREADS / 32);
-        Grid { blocks, threads: 32 * warps, shared: table_bytes + warps * FAST_WARP_BYTES }
+    let multiprocessors = context.device().multiprocessors;
+    let blocks = multiprocessors.clamp(1, total as u32);
+    let (module, name, grid) = match fast {
+        None => (
+            &wcodec_kernels::LANES_ANY,
+            c"wcodec_lanes_any",
+            Grid { blocks, threads: ANY_THREADS, shared: table_bytes },
+        ),
+        Some(fast) => {
+            let (name, threads) = fast.kernel(total as u32, multiprocessors);
+            // `upload` has found that at least one warp fits.
+            let warps = ((context.shared_memory()? - table_bytes) / FAST_WARP_BYTES).min(threads / 32);
+            (fast.module, name, Grid { blocks, threads: 32 * warps, shared: table_bytes + warps * FAST_WARP_BYTES })
+        }
     };
+    let function = context.function_with_shared_memory(module, name)?;
     let mut parameters = [batch.as_mut_ptr().cast()];
     // SAFETY: the parameter is a `struct Batch` of lanes.cuh: two words and 32 tensors of 30. Every tensor's memory belongs to
     // buffers that its owner keeps (or frees through cuMemFree, which waits); `Uploaded` says that what its superblocks
