@@ -39,11 +39,11 @@ fn steps() -> Vec<(&'static str, EncodeOptions)> {
     tuning.max_mantissa_bits = 4;
     step("+ up to 3 mantissa bits with the exponent (F16: 4)", &EncodeOptions { tuning, ..options });
     tuning.max_contexts = 16;
-    step("+ up to 16 row and column scale contexts, by moments", &EncodeOptions { tuning, ..options });
+    step("+ 8 row and column scale contexts (integers: 12), by moments", &EncodeOptions { tuning, ..options });
     tuning.refine_classes = true;
     step("+ classes by code length", &EncodeOptions { tuning, ..options });
     tuning.map_contexts = true;
-    step("+ tables shared by contexts whole octaves apart", &EncodeOptions { tuning, ..options });
+    step("+ or 16 contexts in quarter octaves, which share four tables", &EncodeOptions { tuning, ..options });
     tuning.trim_low_bits = true;
     step("+ low bits only as far as a row uses them", &EncodeOptions { tuning, ..options });
     tuning.pool_small = true;

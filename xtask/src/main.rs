@@ -8,6 +8,7 @@ mod build_kernels;
 mod fetch_models;
 mod gpu_bundle;
 mod make_fixtures;
+mod planes;
 mod roundtrip_check;
 mod tensors;
 mod test_python;
@@ -35,6 +36,8 @@ enum Command {
     BenchPeers(bench_peers::Args),
     /// Cut the slices of real models under fixtures/ from target/models/, or check the ones that are there.
     MakeFixtures(make_fixtures::Args),
+    /// Measure what the fields that are stored raw would take by the frequencies of their values.
+    Planes(planes::Args),
     /// Compress and restore awkward, random and real tensors in every way, and compare every bit.
     RoundtripCheck(roundtrip_check::Args),
     /// Build the Python package and run its tests, in an environment of its own under target/.
@@ -49,6 +52,7 @@ fn main() -> anyhow::Result<()> {
         Command::FetchModels(args) => fetch_models::run(&args),
         Command::BenchPeers(args) => bench_peers::run(&args),
         Command::MakeFixtures(args) => make_fixtures::run(&args),
+        Command::Planes(args) => planes::run(&args),
         Command::RoundtripCheck(args) => roundtrip_check::run(&args),
         Command::TestPython(args) => test_python::run(&args),
     }

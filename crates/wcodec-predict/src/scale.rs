@@ -40,7 +40,7 @@ impl ScaleClasses {
     /// Classes from the scale of each row and, rows' scales taken out, of each column, in 1/256 octave.
     ///
     /// The step is the range of row + column sums, without half a percent at each end, over `contexts − 1`; the sums are
-    /// those of at most 64 rows and 64 columns, evenly spaced by rank. Sums beyond the range take the outermost
+    /// those of at most 256 rows and 256 columns, evenly spaced by rank. Sums beyond the range take the outermost
     /// contexts. Needs the time of sorting rows and columns.
     ///
     /// # Errors
@@ -119,7 +119,7 @@ pub fn octaves_to_fixed(octaves: f32) -> i32 {
 }
 
 /// Most rows, and most columns, whose sums are looked at.
-const GRID: usize = 64;
+const GRID: usize = 256;
 
 /// Rounds scales to classes of `range / steps` units.
 struct Quantiser {

@@ -25,8 +25,8 @@ use crate::wire::put_varint;
 
 /// Tensors up to this size are encoded side by side, whole; larger ones one by one, chunk by chunk.
 const WHOLE_TENSOR: usize = 8 << 20;
-/// Decoded bytes, per thread, of what is encoded at a time.
-const BATCH_BYTES: usize = 16 << 20;
+/// Decoded bytes, per thread, of what is encoded at a time, while as much is written.
+const BATCH_BYTES: usize = 8 << 20;
 /// Decoded bytes that a device encodes at a time: frames enough to keep it busy.
 const DEVICE_BATCH_BYTES: usize = 256 << 20;
 /// Literal bytes of one blob.
@@ -274,6 +274,24 @@ type Seen = (usize, usize, u32);
 /// A tensor encoded in memory.
 type Encoded = (Prepared, Vec<EncodedChunk>);
 
+/// Tensors of a file that are encoded side by side.
+struct Batch<'a> {
+    /// Number of the first in the file.
+    first: usize,
+    sources: Vec<Source<'a>>,
+    originals: Vec<Option<u32>>,
+    /// `None` for what is an alias, pooled or to be streamed.
+    encoded: Vec<Option<Encoded>>,
+}
+
+/// What is written of a file.
+struct Written {
+    segments: Vec<Segment>,
+    crc: Crc32,
+    /// Bytes of it.
+    at: usize,
+}
+
 /// A blob of pooled tensors that is being filled.
 struct Pending {
     blob: usize,
@@ -284,32 +302,37 @@ struct Pending {
 impl Assembly<'_> {
     fn file(&mut self, file: &InputFile<'_>, files: &[InputFile<'_>]) -> Result<()> {
         let number = files.iter().position(|f| std::ptr::eq(f, file)).expect("a file of the checkpoint");
-        let mut segments = Vec::new();
-        let mut crc = Crc32::new();
-        let mut at = 0;
+        let mut written = Written { segments: Vec::new(), crc: Crc32::new(), at: 0 };
+        let mut waiting: Option<Batch<'_>> = None;
         let mut next = 0;
         while next < file.tensors.len() {
-            let batch = self.batch(&file.tensors[next..]);
-            let tensors = &file.tensors[next..next + batch];
-            let sources: Vec<Source<'_>> = (next..next + batch).map(|number| source(file, number)).collect();
+            let count = self.batch(&file.tensors[next..]);
+            let sources: Vec<Source<'_>> = (next..next + count).map(|number| source(file, number)).collect();
             let originals: Vec<Option<u32>> =
-                (0..batch).map(|i| self.original(files, number, next + i, &sources[i])).collect();
-            let encoded = self.encode(&sources, &originals)?;
-            for (i, ((tensor, original), encoded)) in tensors.iter().zip(originals).zip(encoded).enumerate() {
-                self.literal(file, at..tensor.bytes.start, &mut segments, &mut crc)?;
-                at = tensor.bytes.end;
-                let entry = match (original, encoded) {
-                    (Some(original), _) => self.alias(original, tensor),
-                    (None, _) if is_pooled(self.options, &sources[i]) => self.pooled(sources[i]),
-                    (None, Some((prepared, chunks))) => self.write(sources[i], &prepared, chunks)?,
-                    (None, None) => self.stream(sources[i])?,
-                };
-                crc.combine(entry.crc32_decoded, entry.decoded_len);
-                segments.push(Segment::Tensor { index: self.directory.tensors.len() as u32 });
-                self.directory.tensors.push(entry);
+                (0..count).map(|i| self.original(files, number, next + i, &sources[i])).collect();
+            let mut batch = Batch { first: next, sources, originals, encoded: Vec::new() };
+            next += count;
+            if batch.sources[0].data.len() > WHOLE_TENSOR {
+                // It is encoded while it is written; what comes before it stands first.
+                waiting.take().map_or(Ok(()), |before| self.write_batch(file, before, &mut written))?;
+                batch.encoded.push(None);
+                self.write_batch(file, batch, &mut written)?;
+                continue;
             }
-            next += batch;
+            // One batch is encoded while the one before it is written.
+            let (options, maker, before) = (self.options, self.maker, waiting.take());
+            let mut known = std::mem::take(&mut self.known);
+            let (done, encoded) = rayon::join(
+                || before.map_or(Ok(()), |before| self.write_batch(file, before, &mut written)),
+                || encode(options, maker, &mut known, &batch.sources, &batch.originals),
+            );
+            done?;
+            batch.encoded = encoded?;
+            self.known = known;
+            waiting = Some(batch);
         }
+        waiting.map_or(Ok(()), |batch| self.write_batch(file, batch, &mut written))?;
+        let Written { mut segments, mut crc, at } = written;
         self.literal(file, at..file.len(), &mut segments, &mut crc)?;
         self.report.files += 1;
         self.report.decoded_bytes += file.len() as u64;
@@ -319,6 +342,26 @@ impl Assembly<'_> {
             crc32: crc.value(),
             segments,
         });
+        Ok(())
+    }
+
+    /// Writes the tensors of a batch and the bytes before each.
+    fn write_batch(&mut self, file: &InputFile<'_>, batch: Batch<'_>, written: &mut Written) -> Result<()> {
+        let Batch { first, sources, originals, encoded } = batch;
+        let tensors = &file.tensors[first..];
+        for (((tensor, source), original), encoded) in tensors.iter().zip(sources).zip(originals).zip(encoded) {
+            self.literal(file, written.at..tensor.bytes.start, &mut written.segments, &mut written.crc)?;
+            written.at = tensor.bytes.end;
+            let entry = match (original, encoded) {
+                (Some(original), _) => self.alias(original, tensor),
+                (None, _) if is_pooled(self.options, &source) => self.pooled(source),
+                (None, Some((prepared, chunks))) => self.write(source, &prepared, chunks)?,
+                (None, None) => self.stream(source)?,
+            };
+            written.crc.combine(entry.crc32_decoded, entry.decoded_len);
+            written.segments.push(Segment::Tensor { index: self.directory.tensors.len() as u32 });
+            self.directory.tensors.push(entry);
+        }
         Ok(())
     }
 
@@ -334,28 +377,6 @@ impl Assembly<'_> {
             })
             .count();
         small.max(1)
-    }
-
-    /// Encodes a batch; `None` for what is an alias, pooled or to be streamed.
-    fn encode(&mut self, sources: &[Source<'_>], originals: &[Option<u32>]) -> Result<Vec<Option<Encoded>>> {
-        let (options, maker) = (self.options, self.maker);
-        let mut prepared = sources
-            .par_iter()
-            .zip(originals)
-            .map(|(&source, original)| {
-                let elsewhere = original.is_some() || source.data.len() > WHOLE_TENSOR || is_pooled(options, &source);
-                if elsewhere { Ok(None) } else { tensor::prepare(source, options).map(Some) }
-            })
-            .collect::<Result<Vec<Option<Prepared>>>>()?;
-        // In archive order, so that threads do not decide who shares with whom.
-        if shares_tables(options) {
-            prepared.iter_mut().flatten().for_each(|p| p.share_tables(&mut self.known));
-        }
-        sources
-            .par_iter()
-            .zip(prepared)
-            .map(|(&source, prepared)| prepared.map(|p| encode_whole(source, p, maker)).transpose())
-            .collect()
     }
 
     /// Writes an encoded tensor.
@@ -381,25 +402,34 @@ impl Assembly<'_> {
             None => BATCH_BYTES * rayon::current_num_threads(),
         };
         let (mut payload, mut parts) = (TensorPayload::new(), Vec::with_capacity(ranges.len()));
-        let mut first = 0;
-        while first < ranges.len() {
-            let start = ranges[first].start;
-            let count = ranges[first..].iter().take_while(|r| r.end - start <= budget).count().max(1);
-            let made = self.maker.and_then(|maker| {
-                let end = ranges[first + count - 1].end;
-                prepared.encode_with(maker, &source.data[start..end])
-            });
+        let mut waiting: Vec<EncodedChunk> = Vec::new();
+        let (mut first, maker) = (0, self.maker);
+        while first < ranges.len() || !waiting.is_empty() {
+            let rest = &ranges[first..];
+            let start = rest.first().map_or(0, |r| r.start);
+            let count = rest.iter().take_while(|r| r.end - start <= budget).count().max(1).min(rest.len());
             let encode = || {
-                ranges[first..first + count]
-                    .par_iter()
-                    .enumerate()
+                let chunks = rest[..count].par_iter().enumerate();
+                chunks
                     .map(|(i, range)| encoder.encode(first + i, &source.data[range.clone()], source.name))
                     .collect::<Result<Vec<EncodedChunk>>>()
             };
-            let batch = made.unwrap_or_else(encode)?;
-            for chunk in batch {
-                parts.push(self.append(&mut payload, chunk)?);
-            }
+            let made = || {
+                let last = rest[..count].last()?;
+                prepared.encode_with(maker?, &source.data[start..last.end])
+            };
+            // Some chunks are encoded while those before them are written.
+            let (written, batch) = rayon::join(
+                || {
+                    waiting.drain(..).try_for_each(|chunk| {
+                        parts.push(self.append(&mut payload, chunk)?);
+                        Ok::<(), Error>(())
+                    })
+                },
+                || made().unwrap_or_else(encode),
+            );
+            written?;
+            waiting = batch?;
             first += count;
         }
         drop(encoder);
@@ -565,6 +595,33 @@ fn is_pooled(options: &EncodeOptions, source: &Source<'_>) -> bool {
     options.tuning.pool_small
         && matches!(options.mode, ModeChoice::Auto | ModeChoice::Float)
         && small::is_pooled(source.dtype, source.data.len())
+}
+
+/// Encodes a batch; `None` for what is an alias, pooled or to be streamed.
+fn encode(
+    options: &EncodeOptions,
+    maker: Option<&dyn FrameMaker>,
+    known: &mut Vec<KnownTables>,
+    sources: &[Source<'_>],
+    originals: &[Option<u32>],
+) -> Result<Vec<Option<Encoded>>> {
+    let mut prepared = sources
+        .par_iter()
+        .zip(originals)
+        .map(|(&source, original)| {
+            let elsewhere = original.is_some() || source.data.len() > WHOLE_TENSOR || is_pooled(options, &source);
+            if elsewhere { Ok(None) } else { tensor::prepare(source, options).map(Some) }
+        })
+        .collect::<Result<Vec<Option<Prepared>>>>()?;
+    // In archive order, so that threads do not decide who shares with whom.
+    if shares_tables(options) {
+        prepared.iter_mut().flatten().for_each(|p| p.share_tables(known));
+    }
+    sources
+        .par_iter()
+        .zip(prepared)
+        .map(|(&source, prepared)| prepared.map(|p| encode_whole(source, p, maker)).transpose())
+        .collect()
 }
 
 /// Encodes a tensor in memory, and stores it after all when its real size says so.
