@@ -1,7 +1,8 @@
 //! Loading a model, and running it on the fly, beside the plain safetensors file: `cargo bench -p wcodec-candle`.
 //!
 //! Without `WCODEC_MODEL` (a safetensors file), the model is synthetic: the shapes of SmolLM2-135M, with BF16 noise whose scale
-//! depends on the row and on the column. Every part runs in a process of its own; what counts are ratios within a part.
+//! depends on the row and on the column. Every load and every mode runs in a process of its own, since memory that a process has used
+//! before is much faster than new memory. The formats take turns; what counts are their ratios.
 //!
 //! A disk of 500 MB/s is imitated by a reader that hands out no byte before its time: the file is read through it into memory, and then
 //! loaded from there. Reading and decoding do not overlap, for neither format.
@@ -9,7 +10,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Module, Tensor};
@@ -27,9 +28,9 @@ fn main() -> Result<()> {
         let folder = PathBuf::from(std::env::var("WCODEC_BENCH_FOLDER")?);
         let (plain, archive) = (folder.join("model.safetensors"), folder.join("model.wcodec"));
         return match part.as_str() {
-            "load" => load(&plain, &archive),
             "loaded" => passes(&archive, false),
-            _ => passes(&archive, true),
+            "on the fly" => passes(&archive, true),
+            load => load_once(load, &plain, &archive).map(|seconds| println!("{seconds}")),
         };
     }
     let folder = tempfile::tempdir()?;
@@ -41,14 +42,30 @@ fn main() -> Result<()> {
     let report = wcodec::compress(&plain, &archive, &wcodec::EncodeOptions::default(), &())?;
     let ratio = report.archive_bytes as f64 / report.decoded_bytes as f64;
     println!("model: {} bytes, archive {ratio:.4} of it, {} threads", report.decoded_bytes, threads());
-    for part in ["load", "loaded", "on the fly"] {
-        let status = Command::new(std::env::current_exe()?)
+    let run = |part: &str| -> Result<String> {
+        let child = Command::new(std::env::current_exe()?)
             .env("WCODEC_BENCH_PART", part)
             .env("WCODEC_BENCH_FOLDER", folder.path())
-            .status()?;
-        if !status.success() {
-            return Err(format!("{part}: {status}").into());
+            .stderr(Stdio::inherit())
+            .output()?;
+        if !child.status.success() {
+            return Err(format!("{part}: {}", child.status).into());
         }
+        Ok(String::from_utf8(child.stdout)?.trim().to_owned())
+    };
+    for (dtype, disk) in [("F32", "cached"), ("F32", "slow"), ("BF16", "cached"), ("BF16", "slow")] {
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..RUNS {
+            for (times, format) in times.iter_mut().zip(["safetensors", "wcodec"]) {
+                times.push(run(&format!("{format} {dtype} {disk}"))?.parse::<f64>()?);
+            }
+        }
+        let [plain, archive] = times.map(median);
+        let ratio = archive / plain;
+        println!("load as {dtype:4}, {disk:6}: safetensors {plain:.3} s, wcodec {archive:.3} s, {ratio:.2} of it");
+    }
+    for mode in ["loaded", "on the fly"] {
+        println!("{}", run(mode)?);
     }
     Ok(())
 }
@@ -57,55 +74,35 @@ fn threads() -> usize {
     candle_core::utils::get_num_threads()
 }
 
-fn load(plain: &Path, archive: &Path) -> Result<()> {
-    let shards = Shards::open(archive)?;
-    let names: Vec<(String, Vec<usize>)> = shards
+/// Seconds for all tensors of the checkpoint, as `what` says: format, dtype, disk.
+fn load_once(what: &str, plain: &Path, archive: &Path) -> Result<f64> {
+    let names: Vec<(String, Vec<usize>)> = Shards::open(archive)?
         .entries()
         .map(|entry| (entry.name.clone(), entry.shape.iter().map(|&dim| dim as usize).collect()))
         .collect();
-    let all = |vb: VarBuilder<'_>| -> Result<Vec<Tensor>> {
-        Ok(names.iter().map(|(name, shape)| vb.get(shape.as_slice(), name)).collect::<candle_core::Result<_>>()?)
-    };
-    for dtype in [DType::F32, DType::BF16] {
-        let cached = compare(
-            || {
-                // SAFETY: nothing else knows of this file, which lies in a temporary folder.
-                #[expect(unsafe_code, reason = "candle's own way to map safetensors, to compare with")]
-                let vb = unsafe { VarBuilder::from_mmaped_safetensors(&[plain], dtype, &Device::Cpu)? };
-                all(vb)
-            },
-            || all(var_builder(archive, dtype, &Device::Cpu)?),
-        )?;
-        println!("load as {dtype:?}, in the page cache   {cached}");
-        let slow = compare(
-            || all(VarBuilder::from_buffered_safetensors(read_slowly(plain)?, dtype, &Device::Cpu)?),
-            || {
-                let archive = wcodec::Archive::from_bytes(read_slowly(archive)?)?;
-                let shards = Shards::from_archives([(PathBuf::from("memory"), archive)], true);
-                all(var_builder_with(shards, dtype, &Device::Cpu, &LoadOptions::default())?)
-            },
-        )?;
-        println!("load as {dtype:?}, read at 500 MB/s    {slow}");
-    }
-    Ok(())
-}
-
-/// Medians of both, taken in turns.
-fn compare(
-    mut plain: impl FnMut() -> Result<Vec<Tensor>>,
-    mut ours: impl FnMut() -> Result<Vec<Tensor>>,
-) -> Result<String> {
-    let (mut plains, mut archives) = (Vec::new(), Vec::new());
-    for _ in 0..RUNS {
-        for (times, run) in [(&mut plains, &mut plain as &mut dyn FnMut() -> _), (&mut archives, &mut ours)] {
-            let start = Instant::now();
-            let tensors = run()?;
-            times.push(start.elapsed().as_secs_f64());
-            drop(tensors);
+    let dtype = if what.contains("BF16") { DType::BF16 } else { DType::F32 };
+    let start = Instant::now();
+    let vb = match (what.starts_with("wcodec"), what.ends_with("slow")) {
+        (false, false) => {
+            // SAFETY: nothing else knows of this file, which lies in a temporary folder.
+            #[expect(unsafe_code, reason = "candle's own way to map safetensors, to compare with")]
+            unsafe {
+                VarBuilder::from_mmaped_safetensors(&[plain], dtype, &Device::Cpu)?
+            }
         }
-    }
-    let [plain, archive] = [plains, archives].map(median);
-    Ok(format!("safetensors {plain:.3} s, wcodec {archive:.3} s, {:.2} of it", archive / plain))
+        (true, false) => var_builder(archive, dtype, &Device::Cpu)?,
+        (false, true) => VarBuilder::from_buffered_safetensors(read_slowly(plain)?, dtype, &Device::Cpu)?,
+        (true, true) => {
+            let archive = wcodec::Archive::from_bytes(read_slowly(archive)?)?;
+            let shards = Shards::from_archives([(PathBuf::from("memory"), archive)], true);
+            var_builder_with(shards, dtype, &Device::Cpu, &LoadOptions::default())?
+        }
+    };
+    let tensors =
+        names.iter().map(|(name, shape)| vb.get(shape.as_slice(), name)).collect::<candle_core::Result<Vec<_>>>()?;
+    let seconds = start.elapsed().as_secs_f64();
+    drop(tensors);
+    Ok(seconds)
 }
 
 fn median(mut times: Vec<f64>) -> f64 {
@@ -180,10 +177,10 @@ fn passes(archive: &Path, on_the_fly: bool) -> Result<()> {
     Ok(())
 }
 
-/// What Linux says the process takes.
+/// What Linux says that the process takes, code and mapped files apart.
 fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 

@@ -72,6 +72,36 @@ pub(crate) fn tensor(
     }
 }
 
+/// A tensor on the CPU of `shape`, stored as `dtype` and wanted as `to`, whose stored bytes `fill` writes.
+///
+/// Halves that are wanted as F32 are decoded into the vector that they are widened in, so that their bytes have no memory of their own.
+pub(crate) fn tensor_as(
+    to: DType,
+    dtype: DtypeCode,
+    shape: &[usize],
+    byte_len: usize,
+    fill: impl FnOnce(&mut [u8]) -> Result<()>,
+) -> Result<Tensor> {
+    if !matches!((dtype, to), (DtypeCode::BF16 | DtypeCode::F16, DType::F32)) {
+        return tensor(dtype, shape, byte_len, fill)?.to_dtype(to);
+    }
+    let mut elements = zeroed::<f32>(byte_len / 2)?;
+    fill_widened(dtype, &mut elements, fill)?;
+    Tensor::from_vec(elements, shape, &Device::Cpu)
+}
+
+/// BF16 or F16 elements, whose bytes `fill` writes, as F32.
+fn fill_widened(dtype: DtypeCode, out: &mut [f32], fill: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<()> {
+    let half = 2 * out.len();
+    let bytes = out.as_mut_bytes();
+    fill(&mut bytes[half..])?;
+    match dtype {
+        DtypeCode::BF16 => widen(bytes, |pair| half::bf16::from_le_bytes(pair).to_f32()),
+        _ => widen(bytes, |pair| half::f16::from_le_bytes(pair).to_f32()),
+    }
+    Ok(())
+}
+
 fn typed<T: WithDType + FromZeros + FromBytes + IntoBytes>(
     shape: &[usize],
     byte_len: usize,
@@ -132,13 +162,7 @@ impl<F: FnOnce(&mut [u8]) -> Result<()>> InplaceOp1 for Overwrite<'_, F> {
             _ => {}
         }
         if let (DtypeCode::BF16 | DtypeCode::F16, CpuStorage::F32(out)) = (self.dtype, &mut *storage) {
-            let bytes = out[..n].as_mut_bytes();
-            decode(&mut bytes[2 * n..])?;
-            match self.dtype {
-                DtypeCode::BF16 => widen(bytes, |pair| half::bf16::from_le_bytes(pair).to_f32()),
-                _ => widen(bytes, |pair| half::f16::from_le_bytes(pair).to_f32()),
-            }
-            return Ok(());
+            return fill_widened(self.dtype, &mut out[..n], decode);
         }
         let Some(element_bytes) = whole_bytes(self.dtype) else {
             return Err(Error::msg(format!("elements of {} are no whole bytes", self.dtype)));

@@ -106,18 +106,18 @@ impl Plan for Names {
 
     fn make(&self, &key: &usize) -> Result<Tensor> {
         let dtype = *self.dtype.lock().unwrap_or_else(PoisonError::into_inner);
-        decode(&self.shards, &self.names[key])?.to_dtype(dtype)
+        decode(&self.shards, &self.names[key], dtype)
     }
 }
 
 /// Tensors of more chunks than this are decoded by the rayon pool rather than by one thread.
 const CHUNKS_FOR_ONE: usize = 16;
 
-/// The whole tensor on the CPU, with elements of its own type.
-pub(crate) fn decode(shards: &Shards, name: &str) -> Result<Tensor> {
+/// The whole tensor on the CPU, as `dtype`.
+fn decode(shards: &Shards, name: &str, dtype: DType) -> Result<Tensor> {
     let tensor = shards.tensor(name)?;
     let shape = convert::shape(tensor.shape())?;
-    convert::tensor(tensor.dtype(), &shape, usize::try_from(tensor.byte_len())?, |out| {
+    convert::tensor_as(dtype, tensor.dtype(), &shape, usize::try_from(tensor.byte_len())?, |out| {
         let decoded = if tensor.boundaries().len() > CHUNKS_FOR_ONE {
             tensor.decode_into(out)
         } else {
@@ -141,7 +141,7 @@ impl Loader {
         let mut tensor = self.ahead.take(&place)?;
         if tensor.dtype() != dtype {
             // It was made for another dtype: what a conversion has cost cannot be had back from its result.
-            tensor = decode(&plan.shards, name)?.to_dtype(dtype)?;
+            tensor = decode(&plan.shards, name, dtype)?;
         }
         tensor.to_device(device)
     }
