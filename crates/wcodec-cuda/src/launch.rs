@@ -39,7 +39,7 @@ pub(crate) use lanes::entries;
 pub(crate) use lanes::{BLOCK_BYTES, Region, Resident, Uploaded, decode_lanes};
 pub use memory::{DeviceBuffer, DeviceSlice, DeviceSliceMut, PinnedBuffer};
 pub(crate) use nvcomp::{Api, Batch, FramePart, SUPPORTED_MAJOR, decode_frames, encode_pieces};
-pub use pipeline::{LoadGroup, LoadQueue, LoadSize, Loaded, SLOTS, Source, Target, load};
+pub use pipeline::{LoadGroup, LoadSize, Loaded, Queue, SLOTS, Source, Target, load};
 pub(crate) use plain::{Resident as PlainResident, Uploaded as PlainUploaded, decode_plain};
 pub use stream::{Event, Stream};
 

@@ -18,11 +18,13 @@ use super::stream::{Event, Stream};
 use super::{check, copy_many, crc32_segments, queue_crc32, status};
 use crate::crc::{self, Plan};
 use crate::lanes::error_of;
-use crate::{CudaError, PreparedInteger, PreparedPlain, PreparedTensor};
+use crate::{CudaContext, CudaError, PreparedInteger, PreparedPlain, PreparedTensor};
 
 /// What is decoded together: tensors, or parts of them that are whole chunks, each with the number of its output and its place there.
 #[derive(Debug, Default)]
-pub struct LoadGroup {
+pub struct LoadGroup<'a> {
+    /// Bytes in host memory and where they go in the slot. Locked memory is read by the device itself.
+    pub sources: Vec<Source<'a>>,
     /// Of tensors in lanes mode.
     pub lanes: Vec<(Target, PreparedTensor)>,
     /// Of tensors in integer mode.
@@ -44,7 +46,7 @@ pub struct Target {
     pub offset: usize,
 }
 
-/// Bytes in host memory, and where they go in the slot. Locked memory is read by the device itself.
+/// Bytes in host memory, and where they go in the slot.
 pub type Source<'a> = (Cow<'a, [u8]>, usize);
 
 /// How much is loaded.
@@ -70,46 +72,20 @@ pub const SLOTS: usize = 3;
 /// Bytes that a warp of the CRC kernel takes: a group has a few dozen mebibytes, and there are thousands of warps.
 const CRC_SEGMENT: u64 = 64 << 10;
 
-/// What a load works with. Copies of compressed bytes, and of what stands beside them, have a stream each: the latter must not queue
-/// behind copies that wait for a slot.
-struct Loader<'l, 'a, F> {
-    copy: &'l Stream,
-    beside: &'l Stream,
-    decode: &'l Stream,
-    outs: &'l [DeviceSliceMut<'l>],
-    stage: F,
-    slots: Vec<Slot<'a>>,
-    payloads: Arc<DeviceBuffer>,
-    /// For what stands beside the payloads: a part per slot.
-    side_staging: PinnedBuffer,
-    /// For bytes that do not lie in locked memory: a part per slot. Made when first needed.
+struct Slot {
+    payload: Arc<DeviceBuffer>,
+    /// What the host writes: side data, and bytes that do not lie in locked memory.
     staging: Option<PinnedBuffer>,
-    results: DeviceBuffer,
-    /// Bytes of results so far.
-    at: usize,
-    /// Groups whose copies, and whose decoding, were queued.
-    copied: usize,
-    decoded: usize,
-    /// Of every group: the outputs of its tensors, and the number of its checksums.
-    done: Vec<(Vec<usize>, usize)>,
-}
-
-struct Slot<'a> {
-    /// Where it begins in the payload buffer, and its length.
-    payload: Range<usize>,
+    side_staging: PinnedBuffer,
     side: Arc<DeviceBuffer>,
-    /// Behind the copies of the slot's bytes, of what stands beside them, and behind the last use of both.
-    there: Event,
-    beside: Event,
+    /// Behind the last use of the slot.
     free: Event,
-    /// Bytes that the device may still be reading.
-    sources: Vec<Source<'a>>,
+    used: bool,
 }
 
-/// Decodes groups into `outs`, in `stream`'s order, and waits. `feed` is given the buffer that holds compressed bytes with the offsets of its
-/// slots in it, and what queues copies and decoding: for groups in order, the copy of a group first; group g has slot g mod 3, and
-/// is copied only when group g - 3 was queued for decoding. Queueing returns at once. `stage` copies what does not lie in locked
-/// memory: into its argument, at the offsets given.
+/// Decodes groups into `outs`, in `stream`'s order, and waits. `feed` is given the buffers of the slots and a function that queues a
+/// group; it queues all groups in order: group g for slot g mod 3, whose buffer its tensors name. Queueing returns at once unless the slot
+/// is still in use. `stage` copies what does not lie in locked memory: into its argument, at the offsets given.
 ///
 /// Beside the outputs it takes three slots, and 4 bytes per result.
 ///
@@ -120,48 +96,43 @@ pub fn load<'a, E: From<CudaError>>(
     stream: &Stream,
     outs: &mut [DeviceSliceMut<'_>],
     size: LoadSize,
-    feed: impl FnOnce(&Arc<DeviceBuffer>, [usize; SLOTS], &mut dyn LoadQueue<'a>) -> Result<(), E>,
-    stage: impl Fn(&mut [u8], &[(&[u8], usize)]) + Send,
+    feed: impl FnOnce(&[Arc<DeviceBuffer>], &mut Queue<'_, 'a>) -> Result<(), E>,
+    stage: impl Fn(&mut [u8], &[(&[u8], usize)]) + Sync,
 ) -> Result<Loaded, E> {
     let context = stream.context();
-    let (copy, beside) = (Stream::new(context)?, Stream::new(context)?);
-    let slot_bytes = size.slot_bytes.next_multiple_of(SLOT_ALIGN);
-    let starts = std::array::from_fn(|slot| slot * slot_bytes);
-    let mut loader = Loader {
-        copy: &copy,
-        beside: &beside,
-        decode: stream,
-        outs,
-        stage,
-        slots: Vec::with_capacity(SLOTS),
-        payloads: Arc::new(DeviceBuffer::new(context, SLOTS * slot_bytes)?),
-        side_staging: PinnedBuffer::new(context, SLOTS * side_bytes(slot_bytes))?,
-        staging: None,
-        results: DeviceBuffer::new(context, size.results * size_of::<u32>())?,
-        at: 0,
-        copied: 0,
-        decoded: 0,
-        done: Vec::new(),
-    };
-    for start in starts {
-        loader.slots.push(Slot {
-            payload: start..start + slot_bytes,
-            side: Arc::new(DeviceBuffer::new(context, side_bytes(slot_bytes))?),
-            there: Event::new(context)?,
-            beside: Event::new(context)?,
-            free: Event::new(context)?,
-            sources: Vec::new(),
-        });
+    let copy = Stream::new(context)?;
+    let mut slots = Vec::with_capacity(SLOTS);
+    for _ in 0..SLOTS {
+        slots.push(Slot::new(context, size.slot_bytes)?);
     }
+    let results = DeviceBuffer::new(context, size.results * size_of::<u32>())?;
+    let mut at = 0;
+    let mut number = 0;
+    let mut done: Vec<(Vec<usize>, usize)> = Vec::new();
+    let mut in_flight: [Option<Vec<Source<'a>>>; SLOTS] = [const { None }; SLOTS];
+    let buffers: Vec<_> = slots.iter().map(|slot| Arc::clone(&slot.payload)).collect();
     // Declared last, so dropped first: whatever happens, nothing that the device still reads is freed before it is done.
-    let _guard = Guard { streams: [&copy, &beside, stream] };
-    let payloads = Arc::clone(&loader.payloads);
-    feed(&payloads, starts, &mut loader)?;
-    let mut bytes = vec![0; loader.at];
-    loader.results.copy_to_host(stream, 0, &mut bytes)?;
+    let _guard = Guard { copy: &copy, decode: stream };
+    let mut queue = |mut group: LoadGroup<'a>| {
+        let slot = &mut slots[number % SLOTS];
+        if slot.used {
+            slot.free.synchronize()?;
+        }
+        let sources = in_flight[number % SLOTS].insert(std::mem::take(&mut group.sources));
+        slot.queue_sources(&copy, sources, &stage)?;
+        let checks = group.checks.len();
+        let tensors = slot.submit(&copy, stream, group, outs, &results, at)?;
+        at += (tensors.len() + checks) * size_of::<u32>();
+        number += 1;
+        done.push((tensors, checks));
+        Ok(())
+    };
+    feed(&buffers, &mut queue)?;
+    let mut bytes = vec![0; at];
+    results.copy_to_host(stream, 0, &mut bytes)?;
     let mut words = bytes.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
     let mut loaded = Loaded::default();
-    for (tensors, checks) in std::mem::take(&mut loader.done) {
+    for (tensors, checks) in done {
         for number in tensors {
             if let Some(failure) = words.next().and_then(status::failure_of) {
                 loaded.failures.push((number, error_of(failure)));
@@ -172,93 +143,49 @@ pub fn load<'a, E: From<CudaError>>(
     Ok(loaded)
 }
 
-/// Queues the work of a load.
-pub trait LoadQueue<'a>: Send {
-    /// The copy of the next group's bytes.
-    ///
-    /// # Errors
-    /// [`CudaError::Inconsistent`] when the group before it in the slot was not queued for decoding; else as [`load`].
-    fn copy(&mut self, sources: Vec<Source<'a>>) -> Result<(), CudaError>;
+/// Queues a group.
+pub type Queue<'q, 'a> = dyn FnMut(LoadGroup<'a>) -> Result<(), CudaError> + Send + 'q;
 
-    /// The decoding of the next group.
-    ///
-    /// # Errors
-    /// [`CudaError::Inconsistent`] when its copy was not queued; else as [`load`].
-    fn decode(&mut self, group: LoadGroup) -> Result<(), CudaError>;
-}
-
-/// What slots are aligned to.
-const SLOT_ALIGN: usize = 256;
-
-/// Room for tables and superblock lists of a group; more is made where it is needed.
-fn side_bytes(slot_bytes: usize) -> usize {
-    (slot_bytes / 32 + (256 << 10)).next_multiple_of(SLOT_ALIGN)
-}
-
-/// Waits for all streams when it goes.
-struct Guard<'l> {
-    streams: [&'l Stream; 3],
+/// Waits for both streams when it goes.
+struct Guard<'a> {
+    copy: &'a Stream,
+    decode: &'a Stream,
 }
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        for stream in self.streams {
-            // A failure is that of work whose error is on its way already.
-            let _ = stream.synchronize();
-        }
+        // A failure is that of work whose error is on its way already.
+        let _ = self.copy.synchronize();
+        let _ = self.decode.synchronize();
     }
 }
 
-impl<'a, F: Fn(&mut [u8], &[(&[u8], usize)]) + Send> LoadQueue<'a> for Loader<'_, 'a, F> {
-    fn copy(&mut self, sources: Vec<Source<'a>>) -> Result<(), CudaError> {
-        if self.copied >= self.decoded + SLOTS {
-            return Err(CudaError::Inconsistent {
-                what: "a group is copied when its slot's last one was queued for decoding",
-            });
-        }
-        let (number, context) = (self.copied % SLOTS, self.copy.context());
-        let slot = &mut self.slots[number];
-        // Events that were never recorded are passed.
-        self.copy.wait(&slot.free)?;
-        let mut pageable = Vec::new();
-        for (bytes, offset) in &sources {
-            if offset.checked_add(bytes.len()).is_none_or(|end| end > slot.payload.len()) {
-                return Err(CudaError::OutOfRange { offset: *offset, bytes: bytes.len(), size: slot.payload.len() });
-            }
-            // Bytes that are owned go with this call, wherever they lie.
-            if matches!(bytes, Cow::Borrowed(_)) && is_pinned(context, bytes)? {
-                queue(self.copy, self.payloads.address() + (slot.payload.start + offset) as u64, bytes)?;
-            } else {
-                pageable.push((&**bytes, *offset));
-            }
-        }
-        if !pageable.is_empty() {
-            let staging = match &mut self.staging {
-                Some(staging) => staging,
-                none => none.insert(PinnedBuffer::new(context, self.payloads.len())?),
-            };
-            // What was staged here before has gone.
-            slot.there.synchronize()?;
-            (self.stage)(&mut staging[slot.payload.clone()], &pageable);
-            for (bytes, offset) in pageable {
-                let at = slot.payload.start + offset;
-                queue(self.copy, self.payloads.address() + at as u64, &staging[at..at + bytes.len()])?;
-            }
-        }
-        slot.there.record(self.copy)?;
-        // Kept to the end: bytes that are borrowed cost nothing, and decoded ones were staged.
-        slot.sources.extend(sources.into_iter().filter(|(bytes, _)| matches!(bytes, Cow::Borrowed(_))));
-        self.copied += 1;
-        Ok(())
+impl Slot {
+    fn new(context: &CudaContext, bytes: usize) -> Result<Self, CudaError> {
+        // Tables and superblock lists of a group; more is made room for where it is needed.
+        let side = bytes / 32 + (256 << 10);
+        Ok(Self {
+            payload: Arc::new(DeviceBuffer::new(context, bytes)?),
+            staging: None,
+            side_staging: PinnedBuffer::new(context, side)?,
+            side: Arc::new(DeviceBuffer::new(context, side)?),
+            free: Event::new(context)?,
+            used: false,
+        })
     }
 
-    /// Results of a group: failures of tensors in lanes, integer and plain mode, checksums.
-    fn decode(&mut self, group: LoadGroup) -> Result<(), CudaError> {
-        if self.decoded >= self.copied {
-            return Err(CudaError::Inconsistent { what: "a group is copied before it is decoded" });
-        }
-        let number = self.decoded % SLOTS;
-        let context = self.decode.context();
+    /// Queues the decoding of a group whose bytes are on their way, and returns the numbers of its tensors. Their results, in that
+    /// order, and behind them the checksums, go to `results` from `at` on.
+    fn submit(
+        &mut self,
+        copy: &Stream,
+        decode: &Stream,
+        group: LoadGroup<'_>,
+        outs: &[DeviceSliceMut<'_>],
+        results: &DeviceBuffer,
+        at: usize,
+    ) -> Result<Vec<usize>, CudaError> {
+        let context = decode.context();
         let mut side = Vec::new();
         let (mut targets, uploads): (Vec<_>, Vec<_>) =
             group.lanes.into_iter().map(|(n, t)| (n, t.into_parts())).unzip();
@@ -271,24 +198,24 @@ impl<'a, F: Fn(&mut [u8], &[(&[u8], usize)]) + Send> LoadQueue<'a> for Loader<'_
         targets.extend(others);
         let mut checked = Vec::with_capacity(group.checks.len());
         for (number, range) in &group.checks {
-            checked.push(output(self.outs, *number)?.sub_slice(range.start, range.len())?);
+            checked.push(output(outs, *number)?.sub_slice(range.start, range.len())?);
         }
         let plan: Plan = crc::plan_of(&checked, CRC_SEGMENT);
         side.resize(side.len().next_multiple_of(16), 0);
         let segments_at = side.len();
-        side.extend(crc32_segments(self.decode, &checked, &plan)?);
+        side.extend(crc32_segments(decode, &checked, &plan)?);
         let crc_at = side.len();
         side.extend(plan.presets.iter().flat_map(|preset| preset.to_ne_bytes()));
-        self.queue_side(number, &side)?;
-        let slot = &self.slots[number];
-        lanes.iter_mut().for_each(|tensor| tensor.attach(&slot.side));
-        integer.iter_mut().for_each(|tensor| tensor.attach(&slot.side));
-        plain.iter_mut().for_each(|tensor| tensor.attach(&slot.side));
+        self.queue_side(copy, &side)?;
+        lanes.iter_mut().for_each(|tensor| tensor.attach(&self.side));
+        integer.iter_mut().for_each(|tensor| tensor.attach(&self.side));
+        plain.iter_mut().for_each(|tensor| tensor.attach(&self.side));
 
-        self.decode.wait(&slot.there)?;
-        self.decode.wait(&slot.beside)?;
+        let there = Event::new(context)?;
+        there.record(copy)?;
+        decode.wait(&there)?;
         let place = |target: Target, bytes: usize| {
-            let out = output(self.outs, target.output)?.sub_slice(target.offset, bytes)?;
+            let out = output(outs, target.output)?.sub_slice(target.offset, bytes)?;
             // SAFETY: memory that the caller has lent for writing. Two parts of one place would only garble it.
             Ok::<_, CudaError>((0..bytes, unsafe { DeviceSliceMut::from_raw(context, out.address(), bytes) }))
         };
@@ -297,39 +224,39 @@ impl<'a, F: Fn(&mut [u8], &[(&[u8], usize)]) + Send> LoadQueue<'a> for Loader<'_
             let (range, out) = place(target, tensor.decoded_bytes())?;
             jobs.push((tensor, range, out));
         }
-        lanes::decode_lanes(self.decode, &jobs)?;
+        lanes::decode_lanes(decode, &jobs)?;
         let mut jobs = Vec::with_capacity(integer.len());
         for (tensor, &target) in integer.iter().zip(&targets[lanes.len()..]) {
             let (range, out) = place(target, tensor.decoded_bytes())?;
             jobs.push((tensor, range, out));
         }
-        integer::decode_integer(self.decode, jobs)?;
+        integer::decode_integer(decode, jobs)?;
         let mut jobs = Vec::with_capacity(plain.len());
         for (tensor, &target) in plain.iter().zip(&targets[lanes.len() + integer.len()..]) {
             let (range, out) = place(target, tensor.decoded_bytes())?;
             jobs.push((tensor, range, out));
         }
-        plain::decode_plain(self.decode, &jobs)?;
+        plain::decode_plain(decode, &jobs)?;
         let mut copies = Vec::with_capacity(group.copies.len());
         for (from, target) in &group.copies {
-            let from = self.payloads.sub_slice(slot.payload.start + from.start, from.len())?;
+            let from = self.payload.sub_slice(from.start, from.len())?;
             let (_, out) = place(*target, from.len())?;
             copies.push((from, out));
         }
-        copy_many(self.decode, copies)?;
+        copy_many(decode, copies)?;
         queue_crc32(
-            self.decode,
-            slot.side.address() + segments_at as u64,
+            decode,
+            self.side.address() + segments_at as u64,
             plan.segments.len(),
-            slot.side.address() + crc_at as u64,
+            self.side.address() + crc_at as u64,
         )?;
 
         // Results leave the slot, which is filled again.
         let word = size_of::<u32>();
-        let mut to = self.at;
+        let mut to = at;
         let mut keep = |from: usize, words: usize| {
-            let from = slot.side.sub_slice(from, words * word)?;
-            let target = self.results.sub_slice(to, words * word)?;
+            let from = self.side.sub_slice(from, words * word)?;
+            let target = results.sub_slice(to, words * word)?;
             to += words * word;
             // SAFETY: the buffer belongs to this load, and each group has its own part of it.
             Ok::<_, CudaError>((from, unsafe { DeviceSliceMut::from_raw(context, target.address(), target.len()) }))
@@ -340,35 +267,51 @@ impl<'a, F: Fn(&mut [u8], &[(&[u8], usize)]) + Send> LoadQueue<'a> for Loader<'_
             keep(plain.first().map_or(0, PlainResident::status_at), plain.len())?,
             keep(crc_at, checked.len())?,
         ];
-        copy_many(self.decode, kept)?;
-        slot.free.record(self.decode)?;
-        self.at = to;
-        self.decoded += 1;
-        self.done.push((targets.into_iter().map(|target| target.output).collect(), checked.len()));
+        copy_many(decode, kept)?;
+        self.free.record(decode)?;
+        self.used = true;
+        Ok(targets.into_iter().map(|target| target.output).collect())
+    }
+
+    /// Queues the copies of all sources; those not in locked memory go through the slot's own.
+    fn queue_sources(
+        &mut self,
+        copy: &Stream,
+        sources: &[Source<'_>],
+        stage: &impl Fn(&mut [u8], &[(&[u8], usize)]),
+    ) -> Result<(), CudaError> {
+        let mut pageable = Vec::new();
+        for (bytes, offset) in sources {
+            self.payload.sub_slice(*offset, bytes.len())?;
+            if is_pinned(copy.context(), bytes)? {
+                queue(copy, self.payload.address() + *offset as u64, bytes)?;
+            } else {
+                pageable.push((&**bytes, *offset));
+            }
+        }
+        if pageable.is_empty() {
+            return Ok(());
+        }
+        let staging = match &mut self.staging {
+            Some(staging) => staging,
+            none => none.insert(PinnedBuffer::new(copy.context(), self.payload.len())?),
+        };
+        stage(staging, &pageable);
+        for (bytes, offset) in pageable {
+            queue(copy, self.payload.address() + offset as u64, &staging[offset..offset + bytes.len()])?;
+        }
         Ok(())
     }
-}
 
-impl<F> Loader<'_, '_, F> {
-    fn queue_side(&mut self, number: usize, bytes: &[u8]) -> Result<(), CudaError> {
-        let (slot, room) = (&mut self.slots[number], self.side_staging.len() / SLOTS);
-        // The last one of this slot has gone, and is no longer used.
-        slot.beside.synchronize()?;
-        if bytes.len() > slot.side.len() {
+    fn queue_side(&mut self, copy: &Stream, bytes: &[u8]) -> Result<(), CudaError> {
+        if bytes.len() > self.side.len() {
             // Rare: a group of small tensors, with more beside their bytes than was foreseen.
-            slot.free.synchronize()?;
-            slot.side = Arc::new(DeviceBuffer::new(self.beside.context(), 2 * bytes.len())?);
+            let room = 2 * bytes.len();
+            self.side = Arc::new(DeviceBuffer::new(copy.context(), room)?);
+            self.side_staging = PinnedBuffer::new(copy.context(), room)?;
         }
-        self.beside.wait(&slot.free)?;
-        for (piece, bytes) in bytes.chunks(room).enumerate() {
-            if piece > 0 {
-                self.beside.synchronize()?;
-            }
-            let staged = &mut self.side_staging[number * room..number * room + bytes.len()];
-            staged.copy_from_slice(bytes);
-            queue(self.beside, slot.side.address() + (piece * room) as u64, staged)?;
-        }
-        slot.beside.record(self.beside)
+        self.side_staging[..bytes.len()].copy_from_slice(bytes);
+        queue(copy, self.side.address(), &self.side_staging[..bytes.len()])
     }
 }
 

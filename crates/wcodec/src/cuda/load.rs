@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use wcodec_container::{ArchiveReader, ChunkEntry};
-use wcodec_cuda::{
-    DeviceBuffer, DeviceSliceMut, LOAD_SLOTS, LoadGroup, LoadQueue, LoadSize, PinnedBuffer, Source, Stream, Target,
-};
+use wcodec_cuda::{DeviceBuffer, DeviceSliceMut, LOAD_SLOTS, LoadGroup, LoadSize, PinnedBuffer, Queue, Stream, Target};
 
 use super::device::CudaDevice;
 use super::parts::{self, Prepared, stored};
@@ -20,7 +18,7 @@ use crate::mode::Mode;
 
 /// Stored bytes of a group: long enough that starting its copy and its kernels costs little beside it, short enough that three
 /// of them are little memory and that little is left to decode when the last byte has arrived.
-const GROUP_BYTES: u64 = 24 << 20;
+const GROUP_BYTES: u64 = 16 << 20;
 /// Parts of a group: what one launch takes.
 const GROUP_PARTS: usize = 32;
 /// Groups that are prepared at a time, while those before them are on their way; the first ones are fewer, so that the copy starts at once.
@@ -36,7 +34,7 @@ impl CudaDevice {
     /// All checksums of decoded bytes are compared, on the device. Works in `stream`'s order and waits.
     ///
     /// The copy is fastest from an archive in locked memory ([`CudaDevice::read_pinned`]); bytes of others are first copied there,
-    /// group by group. Beside the outputs it takes three groups in device memory, about 80 MB.
+    /// group by group. Beside the outputs it takes three groups in device memory, about 50 MB.
     ///
     /// # Errors
     /// As for decoding on the CPU, for the first damaged tensor; [`Error::BadArgument`] unless there is an output for every tensor, and
@@ -71,13 +69,7 @@ impl CudaDevice {
             expected: Vec::new(),
             by_kernel: vec![false; tensors.len()],
         };
-        let loaded = wcodec_cuda::load(
-            stream,
-            &mut exact,
-            size,
-            |buffer, slots, queue| feeder.feed(buffer, slots, queue),
-            stage,
-        )?;
+        let loaded = wcodec_cuda::load(stream, &mut exact, size, |slots, queue| feeder.feed(slots, queue), stage)?;
         if let Some((number, failure)) = loaded.failures.into_iter().min_by_key(|(number, _)| *number) {
             // The device says that there is damage; the CPU says where and what it is.
             tensors[number].decode()?;
@@ -204,18 +196,10 @@ struct Feeder<'f, 't> {
 }
 
 impl<'f> Feeder<'f, '_> {
-    /// Queues the decoding of a wave of groups, and the copies that this makes room for, while the next one is being prepared.
-    fn feed(
-        &mut self,
-        buffer: &Arc<DeviceBuffer>,
-        slots: [usize; LOAD_SLOTS],
-        queue: &mut dyn LoadQueue<'f>,
-    ) -> Result<()> {
-        for group in self.groups.iter().take(LOAD_SLOTS) {
-            queue.copy(self.sources(group)?)?;
-        }
-        let mut ready: Vec<LoadGroup> = Vec::new();
-        let (mut decoded, mut next, mut wave) = (0, 0, 1);
+    /// Queues a wave of groups while the next one is being prepared.
+    fn feed(&mut self, slots: &[Arc<DeviceBuffer>], queue: &mut Queue<'_, 'f>) -> Result<()> {
+        let mut ready: Vec<LoadGroup<'f>> = Vec::new();
+        let (mut next, mut wave) = (0, 1);
         loop {
             let numbers = next..(next + wave).min(self.groups.len());
             for group in &self.groups[numbers.clone()] {
@@ -225,18 +209,11 @@ impl<'f> Feeder<'f, '_> {
             let prepare = || {
                 let groups = numbers.clone().into_par_iter();
                 groups
-                    .map(|number| this.prepare(&this.groups[number], buffer, slots[number % LOAD_SLOTS]))
+                    .map(|number| this.prepare(&this.groups[number], &slots[number % LOAD_SLOTS]))
                     .collect::<Result<Vec<_>>>()
             };
-            let submit = || {
-                ready.drain(..).try_for_each(|group| -> Result<()> {
-                    queue.decode(group)?;
-                    let copied = this.groups.get(decoded + LOAD_SLOTS);
-                    decoded += 1;
-                    copied.map_or(Ok(()), |group| Ok(queue.copy(this.sources(group)?)?))
-                })
-            };
-            let (prepared, submitted) = rayon::join(prepare, submit);
+            let mut submit = || ready.drain(..).try_for_each(&mut *queue);
+            let (prepared, submitted) = rayon::join(prepare, &mut submit);
             submitted?;
             for (group, kernels) in prepared? {
                 kernels.into_iter().for_each(|tensor| self.by_kernel[tensor] = true);
@@ -248,23 +225,6 @@ impl<'f> Feeder<'f, '_> {
             next = numbers.end;
             wave = (2 * wave).min(WAVE);
         }
-    }
-
-    /// The bytes of a group in host memory; those of modes without a kernel are decoded for it.
-    fn sources(&self, group: &Group) -> Result<Vec<Source<'f>>> {
-        let work = group.parts.par_iter().map(|part| {
-            let tensor = &self.tensors[part.tensor];
-            let bytes = match () {
-                () if self.as_stored[part.tensor] => {
-                    let extents: Vec<_> = tensor.entry().chunk_extents().collect();
-                    Cow::Borrowed(stored(tensor, &part.chunks, &extents)?)
-                }
-                () if parts::is_plain(tensor) => Cow::Borrowed(&[][..]),
-                () => Cow::Owned(decode(tensor, part)?),
-            };
-            Ok((bytes, part.slot.start))
-        });
-        work.collect()
     }
 
     /// Notes the checksums of a group.
@@ -279,19 +239,21 @@ impl<'f> Feeder<'f, '_> {
         }
     }
 
-    /// A group whose slot begins at `slot` of `buffer`, and which of its tensors have a kernel.
-    fn prepare(&self, group: &Group, buffer: &Arc<DeviceBuffer>, slot: usize) -> Result<(LoadGroup, Vec<usize>)> {
+    /// A group that will lie in `buffer`, and which of its tensors have a kernel.
+    fn prepare(&self, group: &Group, buffer: &Arc<DeviceBuffer>) -> Result<(LoadGroup<'f>, Vec<usize>)> {
         let work = group.parts.par_iter().map(|part| {
             let tensor = &self.tensors[part.tensor];
+            let extents: Vec<_> = tensor.entry().chunk_extents().collect();
             if !self.as_stored[part.tensor] && !parts::is_plain(tensor) {
-                return Ok(Prepared::None);
+                return Ok((Cow::Owned(decode(tensor, part)?), Prepared::None));
             }
-            let offset = slot + part.slot.start;
-            parts::prepare(&self.device.decoder, tensor, part.chunks.clone(), buffer, offset)
+            let prepared = parts::prepare(&self.device.decoder, tensor, part.chunks.clone(), buffer, part.slot.start)?;
+            let bytes = if self.as_stored[part.tensor] { stored(tensor, &part.chunks, &extents)? } else { &[] };
+            Ok((Cow::Borrowed(bytes), prepared))
         });
         let mut load = LoadGroup::default();
         let mut by_kernel = Vec::new();
-        for (part, prepared) in group.parts.iter().zip(work.collect::<Result<Vec<_>>>()?) {
+        for (part, (bytes, prepared)) in group.parts.iter().zip(work.collect::<Result<Vec<_>>>()?) {
             let (tensor, target) =
                 (&self.tensors[part.tensor], Target { output: part.tensor, offset: part.decoded.start });
             match prepared {
@@ -319,6 +281,7 @@ impl<'f> Feeder<'f, '_> {
                 }
                 Prepared::None => load.copies.push((part.slot.start..part.slot.start + part.decoded.len(), target)),
             }
+            load.sources.push((bytes, part.slot.start));
             let mut start = part.decoded.start;
             for chunk in &tensor.entry().chunks[part.chunks.clone()] {
                 load.checks.push((part.tensor, start..start + chunk.decoded_len as usize));
