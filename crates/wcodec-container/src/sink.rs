@@ -130,8 +130,8 @@ impl<W: Write> ArchiveSink<W> {
     }
 }
 
-/// zstd's strongest level without its long windows: directories are small and written once.
-const DIRECTORY_LEVEL: i32 = 19;
+/// Most of a directory is coded already: what the strongest levels find beyond this is not worth their time.
+const DIRECTORY_LEVEL: i32 = 12;
 
 fn stream_error(source: io::Error) -> ContainerError {
     ContainerError::Io { path: None, source }

@@ -132,7 +132,8 @@ impl ArchiveWriter {
     }
 }
 
-const BUFFER_LEN: usize = 1 << 20;
+/// Collects small writes; chunks are mostly larger and go to the file as they are.
+const BUFFER_LEN: usize = 1 << 16;
 
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))

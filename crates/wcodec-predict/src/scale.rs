@@ -47,7 +47,7 @@ impl ScaleClasses {
     /// [`Error::ContextCount`] unless `contexts` is in `1..=16`.
     pub fn from_scales(row_scale: &[i32], col_scale: &[i32], contexts: u8) -> Result<Self> {
         check(contexts)?;
-        let (low, high) = range_of_sums(row_scale, col_scale);
+        let (low, high) = range_of_sums(row_scale, col_scale, GRID);
         let quantiser = Quantiser { range: (high - low).max(1), steps: i64::from(contexts) - 1 };
         Ok(Self::quantise(row_scale, col_scale, contexts, &quantiser, [low, high]))
     }
@@ -59,7 +59,7 @@ impl ScaleClasses {
     /// [`Error::ContextCount`] unless `contexts` is in `1..=16`.
     pub fn with_step(row_scale: &[i32], col_scale: &[i32], contexts: u8, unit: u16) -> Result<Self> {
         check(contexts)?;
-        let (_, high) = range_of_sums(row_scale, col_scale);
+        let (_, high) = range_of_sums(row_scale, col_scale, COARSE_GRID);
         let quantiser = Quantiser { range: i64::from(unit.max(1)), steps: 1 };
         let low = high - quantiser.range * (i64::from(contexts) - 1);
         Ok(Self::quantise(row_scale, col_scale, contexts, &quantiser, [low, high]))
@@ -118,8 +118,10 @@ pub fn octaves_to_fixed(octaves: f32) -> i32 {
     (octaves * UNITS_PER_OCTAVE as f32).round() as i32
 }
 
-/// Most rows, and most columns, whose sums are looked at.
+/// Most rows, and most columns, whose sums are looked at where they make the step between classes.
 const GRID: usize = 256;
+/// The same where only the largest is wanted.
+const COARSE_GRID: usize = 64;
 
 /// Rounds scales to classes of `range / steps` units.
 struct Quantiser {
@@ -144,18 +146,18 @@ fn check(contexts: u8) -> Result<()> {
 }
 
 /// The 0.5 % and 99.5 % points of row + column; 0 and 0 without any.
-fn range_of_sums(row_scale: &[i32], col_scale: &[i32]) -> (i64, i64) {
-    let (rows, cols) = (order_statistics(row_scale), order_statistics(col_scale));
+fn range_of_sums(row_scale: &[i32], col_scale: &[i32], grid: usize) -> (i64, i64) {
+    let (rows, cols) = (order_statistics(row_scale, grid), order_statistics(col_scale, grid));
     let mut sums: Vec<i64> = rows.iter().flat_map(|r| cols.iter().map(move |c| r + c)).collect();
     tail(&mut sums)
 }
 
-/// At most [`GRID`] scales, evenly spaced *by rank*: by position, a stride would meet always the same phase of scales
+/// At most `grid` scales, evenly spaced *by rank*: by position, a stride would meet always the same phase of scales
 /// that repeat from head to head.
-fn order_statistics(scales: &[i32]) -> Vec<i64> {
+fn order_statistics(scales: &[i32], grid: usize) -> Vec<i64> {
     let mut sorted: Vec<i64> = scales.iter().map(|&s| i64::from(s)).collect();
     sorted.sort_unstable();
-    let (len, count) = (sorted.len() as u64, sorted.len().min(GRID) as u64);
+    let (len, count) = (sorted.len() as u64, sorted.len().min(grid) as u64);
     (0..count).map(|i| sorted[((2 * i + 1) * len / (2 * count)) as usize]).collect()
 }
 
@@ -243,7 +245,7 @@ mod tests {
             contexts in 2u8..=16,
         ) {
             let classes = ScaleClasses::from_scales(&rows, &cols, contexts).unwrap();
-            let (low, high) = range_of_sums(&rows, &cols);
+            let (low, high) = range_of_sums(&rows, &cols, GRID);
             prop_assume!(high > low + 1600);
             let last = f64::from(contexts - 1);
             for (r, &row) in rows.iter().enumerate() {
