@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, anyhow};
 use rayon::prelude::*;
 use serde_json::{Value, json};
-use wcodec::{Archive, Device, EncodeOptions};
+use wcodec::{Archive, Device, EncodeOptions, TensorData};
 
 use super::bench_device::{self, OnDevice as DeviceTimes};
 use super::open;
@@ -53,6 +53,8 @@ struct Measured {
     tensor_bytes: u64,
     compressed_bytes: u64,
     encode: Option<Times>,
+    /// From tensors in memory to an archive in memory.
+    encode_memory: Option<Times>,
     decode: Times,
     end_to_end: Times,
     memcpy: Times,
@@ -89,6 +91,10 @@ fn measure(args: &Args, quiet: bool) -> anyhow::Result<Measured> {
     // Once to warm up; the buffer's pages are there, the caches and the clock follow.
     decode(&archive, &lengths, &mut decoded)?;
     let warm = time(args.runs, || decode(&archive, &lengths, &mut decoded))?;
+    let encode_memory = match encode {
+        Some(_) => encode_in_memory(args, &archive, &decoded)?,
+        None => None,
+    };
     let end_to_end = time(args.runs, || load(path))?;
     let mut copy = touched(&lengths)?;
     let memcpy = time(args.runs.max(3), || {
@@ -104,6 +110,7 @@ fn measure(args: &Args, quiet: bool) -> anyhow::Result<Measured> {
         tensor_bytes: decoded.len() as u64,
         compressed_bytes: archive.container().file_len(),
         encode,
+        encode_memory,
         decode: warm,
         end_to_end,
         memcpy,
@@ -113,6 +120,29 @@ fn measure(args: &Args, quiet: bool) -> anyhow::Result<Measured> {
             _ => None,
         },
     })
+}
+
+/// Encodes the decoded tensors of an archive into memory; `None` where several files have tensors of one name.
+fn encode_in_memory(args: &Args, archive: &Archive, decoded: &[u8]) -> anyhow::Result<Option<Times>> {
+    let entries = &archive.container().directory().tensors;
+    let names: std::collections::HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    if names.len() < entries.len() {
+        return Ok(None);
+    }
+    let mut rest = decoded;
+    let mut tensors = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let (data, tail) = rest.split_at(entry.decoded_len as usize);
+        tensors.push(TensorData { name: &entry.name, dtype: entry.dtype, shape: &entry.shape, data });
+        rest = tail;
+    }
+    let options = args.encoding.options();
+    let times = time(args.runs, || {
+        let bytes = wcodec::compress_tensors_to_vec(&tensors, &std::collections::BTreeMap::new(), &options, &())?;
+        std::hint::black_box(bytes);
+        Ok::<_, anyhow::Error>(())
+    });
+    Ok(Some(times?))
 }
 
 /// Decodes all tensors side by side into one buffer.
@@ -189,6 +219,7 @@ impl Measured {
             "compressed_bytes": self.compressed_bytes,
             "ratio": ratio(self.bytes, self.compressed_bytes),
             "encode_seconds": self.encode.as_ref().map(|t| t.median),
+            "encode_memory_seconds": self.encode_memory.as_ref().map(|t| t.median),
             "decode_seconds": self.decode.median,
             "decode_seconds_min": self.decode.min,
             "end_to_end_seconds": self.end_to_end.median,
@@ -216,6 +247,9 @@ impl Measured {
         };
         if let Some(encode) = &self.encode {
             line("encode, file to file", encode.median, self.bytes);
+        }
+        if let Some(encode) = &self.encode_memory {
+            line("encode, memory to memory", encode.median, self.tensor_bytes);
         }
         line("decode, warm buffer", self.decode.median, self.tensor_bytes);
         line("decode, warm buffer, fastest", self.decode.min, self.tensor_bytes);
