@@ -72,6 +72,14 @@ pub(crate) fn tensor(
     }
 }
 
+/// `tensor` as `to`. From F8_E4M3 to F64 by way of F32, which has all its values: candle-core 0.11.1 never returns from that conversion.
+pub(crate) fn converted(tensor: &Tensor, to: DType) -> Result<Tensor> {
+    if (tensor.dtype(), to) == (DType::F8E4M3, DType::F64) {
+        return tensor.to_dtype(DType::F32)?.to_dtype(to);
+    }
+    tensor.to_dtype(to)
+}
+
 /// A tensor on the CPU of `shape`, stored as `dtype` and wanted as `to`, whose stored bytes `fill` writes.
 ///
 /// Halves that are wanted as F32 are decoded into the vector that they are widened in, so that their bytes have no memory of their own.
@@ -83,7 +91,7 @@ pub(crate) fn tensor_as(
     fill: impl FnOnce(&mut [u8]) -> Result<()>,
 ) -> Result<Tensor> {
     if !matches!((dtype, to), (DtypeCode::BF16 | DtypeCode::F16, DType::F32)) {
-        return tensor(dtype, shape, byte_len, fill)?.to_dtype(to);
+        return converted(&tensor(dtype, shape, byte_len, fill)?, to);
     }
     let mut elements = zeroed::<f32>(byte_len / 2)?;
     fill_widened(dtype, &mut elements, fill)?;
@@ -206,7 +214,7 @@ pub(crate) fn whole_bytes(dtype: DtypeCode) -> Option<usize> {
 /// Copies a vector into the front of a storage, converted by candle.
 fn copy_converted(from: &Tensor, to: &mut CpuStorage) -> Result<()> {
     fn copy<T: WithDType>(from: &Tensor, to: &mut [T]) -> Result<()> {
-        let from = from.to_dtype(T::DTYPE)?.to_vec1::<T>()?;
+        let from = converted(from, T::DTYPE)?.to_vec1::<T>()?;
         to[..from.len()].copy_from_slice(&from);
         Ok(())
     }

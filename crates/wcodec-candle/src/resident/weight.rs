@@ -177,7 +177,7 @@ impl Weight {
 
     fn decode_rows(&self, wanted: &[usize], buffers: &mut Buffers) -> Result<Tensor> {
         let row_bytes = self.row_bytes() as usize;
-        convert::tensor(self.tensor.dtype(), &[wanted.len(), self.cols], wanted.len() * row_bytes, |out| {
+        let rows = convert::tensor(self.tensor.dtype(), &[wanted.len(), self.cols], wanted.len() * row_bytes, |out| {
             let (mut wanted, mut out) = (wanted, out);
             for slab in &self.slabs {
                 let (here, rest) = wanted.split_at(wanted.partition_point(|&row| row < slab.end));
@@ -201,8 +201,8 @@ impl Weight {
                 }
             }
             Ok(())
-        })?
-        .to_dtype(self.dtype)
+        })?;
+        convert::converted(&rows, self.dtype)
     }
 }
 
