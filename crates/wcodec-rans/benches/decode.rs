@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use wcodec_rans::superblock::{Classes, DecodeTables, EncodedSuperblock, Encoder, Job, Shape, Superblock, Target};
-use wcodec_rans::{HeadLayout, Isa, TableSet};
+use wcodec_rans::{Context, HeadLayout, Isa, TableSet};
 
 /// Rows and columns of the tensor: 16 MiB of BF16, beyond the second cache level.
 const ROWS: usize = 2048;
@@ -21,12 +21,15 @@ struct Tensor {
     rows: Vec<u8>,
     cols: Vec<i8>,
     packed: Vec<EncodedSuperblock>,
+    /// All streams, one behind the other as in an archive.
+    streams: Vec<u8>,
     low: Vec<u8>,
     element_bytes: usize,
 }
 
 impl Tensor {
-    fn new(layout: HeadLayout, element_bytes: usize, contexts: usize, table_bits: u32) -> Self {
+    /// With `mapped` tables, contexts share so many, shifted by an octave every four: classes are quarters of octaves.
+    fn new(layout: HeadLayout, element_bytes: usize, contexts: usize, table_bits: u32, mapped: Option<usize>) -> Self {
         let mut seed = 0x2545_f491_4f6c_dd1d_u64;
         let mut random = move || {
             seed ^= seed << 13;
@@ -59,7 +62,15 @@ impl Tensor {
         for (n, &head) in heads.iter().enumerate() {
             counts[all.context(n / COLS, n % COLS, contexts)][usize::from(layout.coded(head))] += 1;
         }
-        let tables = TableSet::from_counts(table_bits, &counts).unwrap();
+        let tables = match mapped {
+            None => TableSet::from_counts(table_bits, &counts).unwrap(),
+            Some(tables) => {
+                let octave = 7 - layout.shift();
+                let context = |k: usize| Context { table: (k % tables) as u8, shift: ((k / 4) << octave) as u16 };
+                keep_largest(&mut counts, octave);
+                TableSet::pooled(table_bits, &counts, (0..contexts).map(context).collect()).unwrap()
+            }
+        };
         let encoder = Encoder::new(layout, &tables).unwrap();
         let shape = Shape::new(HEIGHT, WIDTH).unwrap();
         let mut packed = Vec::new();
@@ -72,7 +83,8 @@ impl Tensor {
             }
         }
         let low = vec![0x5a; HEIGHT * WIDTH * (element_bytes - layout.bytes())];
-        Self { tables, layout, rows, cols, packed, low, element_bytes }
+        let streams = packed.iter().flat_map(|p| p.stream.iter().copied()).collect();
+        Self { tables, layout, rows, cols, packed, streams, low, element_bytes }
     }
 
     fn target<'a>(&self, bytes: &'a mut [u8]) -> Target<'a> {
@@ -87,11 +99,14 @@ impl Tensor {
 
     fn jobs(&self) -> Vec<Job<'_>> {
         let across = COLS / WIDTH;
+        let mut begin = 0;
         self.packed
             .iter()
             .enumerate()
             .map(|(n, p)| {
                 let (i, j) = (n / across * HEIGHT, n % across * WIDTH);
+                let readable = &self.streams[begin..];
+                begin += p.stream.len();
                 Job {
                     shape: Shape::new(HEIGHT, WIDTH).unwrap(),
                     classes: Classes { rows: &self.rows[i..i + HEIGHT], cols: &self.cols[j..j + WIDTH] },
@@ -100,30 +115,48 @@ impl Tensor {
                         patches: p.patches,
                         states: &p.states,
                         raw: &p.raw,
-                        stream: &p.stream,
+                        stream: &readable[..p.stream.len()],
                     },
                     offset: (i * COLS + j) * self.element_bytes,
                     low: &self.low,
-                    readable: &[],
+                    readable,
                 }
             })
             .collect()
     }
 }
 
+/// Leaves of every context the largest 64 values that its octave lets it have: an alphabet for registers, as the encoder cuts it.
+fn keep_largest(counts: &mut [Vec<u64>], octave: u32) {
+    let top = counts
+        .iter()
+        .enumerate()
+        .filter_map(|(k, c)| c.iter().rposition(|&n| n > 0).map(|v| v - ((k / 4) << octave).min(v)))
+        .max()
+        .unwrap_or(0);
+    for (k, counts) in counts.iter_mut().enumerate() {
+        let above = top + ((k / 4) << octave);
+        counts.iter_mut().enumerate().filter(|&(v, _)| v > above || v + 64 <= above).for_each(|(_, n)| *n = 0);
+    }
+}
+
 fn decode(criterion: &mut Criterion) {
     let bf16 = HeadLayout::new(16, 6, true).unwrap();
+    let fine = HeadLayout::new(16, 5, true).unwrap();
     let int8 = HeadLayout::new(8, 3, false).unwrap();
     let cases = [
-        ("bf16 K1 P10", bf16, 2, 1, 10),
-        ("bf16 K8 P10", bf16, 2, 8, 10),
-        ("bf16 K16 P10", bf16, 2, 16, 10),
-        ("bf16 K16 P11", bf16, 2, 16, 11),
-        ("f32 K16 P10", bf16, 4, 16, 10),
-        ("int8 K8 P10", int8, 1, 8, 10),
+        ("bf16 K16 T2 P11", fine, 2, 16, 11, Some(2)),
+        ("bf16 K16 T4 P11", fine, 2, 16, 11, Some(4)),
+        ("bf16 K16 T8 P11", fine, 2, 16, 11, Some(8)),
+        ("bf16 K1 P10", bf16, 2, 1, 10, None),
+        ("bf16 K8 P10", bf16, 2, 8, 10, None),
+        ("bf16 K16 P10", bf16, 2, 16, 10, None),
+        ("bf16 K16 P11", bf16, 2, 16, 11, None),
+        ("f32 K16 P10", bf16, 4, 16, 10, None),
+        ("int8 K8 P10", int8, 1, 8, 10, None),
     ];
-    for (name, layout, element_bytes, contexts, table_bits) in cases {
-        let tensor = Tensor::new(layout, element_bytes, contexts, table_bits);
+    for (name, layout, element_bytes, contexts, table_bits, mapped) in cases {
+        let tensor = Tensor::new(layout, element_bytes, contexts, table_bits, mapped);
         let jobs = tensor.jobs();
         let mut out = vec![0u8; ROWS * COLS * element_bytes];
         let source = out.clone();
