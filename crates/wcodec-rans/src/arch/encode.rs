@@ -1,6 +1,7 @@
 //! The parts of the encoder that have a vector form, in the scalar form that defines them.
 
 use super::Backend;
+use super::encode_registers::SlotRegisters;
 use crate::LANES;
 use crate::alias::AliasTable;
 use crate::error::{RansError, Result};
@@ -37,10 +38,12 @@ pub(crate) struct EncodeTables {
     pub(crate) width: usize,
     /// `contexts · width` entries.
     entries: Vec<Slot>,
+    /// The same for vectors, where there are few enough.
+    pub(crate) registers: Option<Box<SlotRegisters>>,
     /// ⌈2^(32+P) / freq⌉ of every frequency that some slot has. For x < freq·2^(32−P), x·reciprocal stays below 2^64 and, shifted right
     /// by 32 + P, is exactly ⌊x / freq⌋, since x·(reciprocal·freq − 2^(32+P)) < freq²·2^(32−P) < 2^(32+P).
     reciprocals: Vec<u64>,
-    /// Of every table, in blocks of 2^P, the slot of every symbol's every bias; and one more, since vectors are read by 32 bits.
+    /// Of every table, in blocks of 2^P, the slot of every symbol's every bias.
     places: Vec<u16>,
 }
 
@@ -59,7 +62,7 @@ impl EncodeTables {
         let (p, width) = (set.table_bits(), usize::from(last - first) + 2);
         let mut reciprocals = vec![0; 1 << p];
         let mut entries = Vec::with_capacity(set.contexts() * width);
-        let mut places = Vec::with_capacity((set.tables().len() << p) + 1);
+        let mut places = Vec::with_capacity(set.tables().len() << p);
         for table in set.tables() {
             AliasTable::new(table).append_slots(table, &mut places);
         }
@@ -78,11 +81,12 @@ impl EncodeTables {
                 entries[from + usize::from(v - first)] = entry(s, 0);
             }
         }
-        places.push(0);
-        Ok(Self { layout, table_bits: p, contexts: set.contexts(), first, width, entries, reciprocals, places })
+        let registers = SlotRegisters::new(set, &entries, first, width).map(Box::new);
+        let contexts = set.contexts();
+        Ok(Self { layout, table_bits: p, contexts, first, width, entries, registers, reciprocals, places })
     }
 
-    /// The slot of every bias at [`begin`] + bias: T·2^P of them and one idle.
+    /// The slot of every bias at [`begin`] + bias: T·2^P of them.
     pub(crate) fn places(&self) -> &[u16] {
         &self.places
     }
@@ -126,6 +130,8 @@ pub(crate) struct Lanes {
     pub(crate) slots: Vec<Slot>,
     /// The low half of every state before its step, in the same order.
     pub(crate) words: Vec<u16>,
+    /// Per row, something else than 0 if any of its slots is [`PATCHED`].
+    pub(crate) patched: Vec<u64>,
     /// Per row, the lanes that shed their low half.
     pub(crate) sheds: Vec<u64>,
     /// The raw field: halfword k of column pair p at `k · pairs + p`.
@@ -135,6 +141,7 @@ pub(crate) struct Lanes {
 /// Another run of one lane.
 #[derive(Debug)]
 pub(crate) struct Turn {
+    pub(crate) lane: usize,
     pub(crate) n: u32,
     /// The final state.
     pub(crate) state: u32,
@@ -147,6 +154,7 @@ impl Lanes {
         self.slots.resize(shape.elements(), 0);
         self.words.resize(shape.elements(), 0);
         self.sheds.resize(shape.rows(), 0);
+        self.patched.resize(shape.rows(), 0);
         self.halves.resize(shape.pairs() * shape.halfwords(layout), 0);
     }
 
@@ -174,45 +182,63 @@ impl Lanes {
     ) -> impl Iterator<Item = (usize, usize, u16)> + 'a {
         let rows = self.slots.chunks_exact(shape.cols()).zip(heads.chunks_exact(shape.cols())).enumerate();
         // Most rows have none.
-        let rows = rows.filter(|(_, (slots, _))| slots.iter().fold(0, |any, slot| any | slot) & PATCHED != 0);
+        let rows = rows.zip(&self.patched).filter(|(_, patched)| **patched != 0).map(|(row, _)| row);
         rows.flat_map(move |(i, (slots, heads))| {
             let lanes = slots.iter().zip(shape.lane_columns());
             lanes.filter(|(slot, _)| **slot & PATCHED != 0).map(move |(_, j)| (i, j, layout.coded(heads[j])))
         })
     }
 
-    /// Runs one lane alone, from state `x`.
-    pub(crate) fn run_lane(&self, tables: &EncodeTables, shape: Shape, lane: usize, n: u32, mut x: u32) -> Turn {
-        let mut rows = vec![(0, false); shape.rows()];
-        for (at, slots) in rows.iter_mut().zip(self.slots.chunks_exact(shape.cols())).rev() {
-            let (next, shed) = tables.step(x, slots[lane]);
-            *at = (x as u16, shed);
-            x = next;
+    /// Runs some lanes again, each from a state x of its own: `[lane, n, x]`. Side by side, since a step is a chain of some twenty cycles.
+    pub(crate) fn run_lanes(&self, tables: &EncodeTables, shape: Shape, lanes: &[[u32; 3]], turns: &mut Vec<Turn>) {
+        turns.clear();
+        let mut groups = lanes.chunks_exact(TOGETHER);
+        for group in groups.by_ref() {
+            self.run_together::<TOGETHER>(tables, shape, group, turns);
         }
-        Turn { n, state: x, rows }
+        groups.remainder().chunks(1).for_each(|lane| self.run_together::<1>(tables, shape, lane, turns));
+    }
+
+    fn run_together<const N: usize>(
+        &self,
+        tables: &EncodeTables,
+        shape: Shape,
+        lanes: &[[u32; 3]],
+        turns: &mut Vec<Turn>,
+    ) {
+        let mut x: [u32; N] = std::array::from_fn(|i| lanes[i][2]);
+        let mut rows: [Vec<(u16, bool)>; N] = std::array::from_fn(|_| vec![(0, false); shape.rows()]);
+        for (row, slots) in self.slots.chunks_exact(shape.cols()).enumerate().rev() {
+            for i in 0..N {
+                let (next, shed) = tables.step(x[i], slots[lanes[i][0] as usize]);
+                rows[i][row] = (x[i] as u16, shed);
+                x[i] = next;
+            }
+        }
+        let own = lanes.iter().zip(x).zip(rows);
+        turns.extend(own.map(|((&[lane, n, _], state), rows)| Turn { lane: lane as usize, n, state, rows }));
     }
 
     /// Puts another run in the place of a lane's first.
-    pub(crate) fn replace(&mut self, shape: Shape, lane: usize, turn: &Turn) {
+    pub(crate) fn replace(&mut self, shape: Shape, turn: &Turn) {
         let words = self.words.chunks_exact_mut(shape.cols());
         for ((words, sheds), &(word, shed)) in words.zip(&mut self.sheds).zip(&turn.rows) {
-            words[lane] = word;
-            *sheds = (*sheds & !(1 << lane)) | (u64::from(shed) << lane);
+            words[turn.lane] = word;
+            *sheds = (*sheds & !(1 << turn.lane)) | (u64::from(shed) << turn.lane);
         }
     }
 
-    fn slots_scalar(&mut self, tables: &EncodeTables, heads: &[u16], shape: Shape, classes: Classes<'_>) -> bool {
-        let mut any = 0;
+    fn slots_scalar(&mut self, tables: &EncodeTables, heads: &[u16], shape: Shape, classes: Classes<'_>) {
         let rows = self.slots.chunks_exact_mut(shape.cols()).zip(heads.chunks_exact(shape.cols()));
-        for (i, (slots, heads)) in rows.enumerate() {
+        for ((i, (slots, heads)), patched) in rows.enumerate().zip(&mut self.patched) {
+            *patched = 0;
             for (slot, j) in slots.iter_mut().zip(shape.lane_columns()) {
                 let context = classes.context(i, j, tables.contexts);
                 let value = usize::from(tables.layout.coded(heads[j]).wrapping_sub(tables.first));
                 *slot = tables.entries[context * tables.width + value.min(tables.width - 1)];
-                any |= *slot;
+                *patched |= u64::from(*slot & PATCHED);
             }
         }
-        any & PATCHED != 0
     }
 
     /// The product of a lane's frequencies as mantissa and exponent, in floats that every instruction set rounds alike.
@@ -279,6 +305,9 @@ impl Lanes {
     }
 }
 
+/// Lanes that run again side by side.
+const TOGETHER: usize = 4;
+
 /// Rows whose frequencies are multiplied before the product is normalised: 8 · 12 bits fit a float's exponent.
 pub(crate) const PRODUCT_ROWS: usize = 8;
 
@@ -287,7 +316,7 @@ pub(crate) const PRODUCT_ROWS: usize = 8;
 const VECTOR_TABLE_BITS: u32 = 10;
 
 impl Backend {
-    /// Finds every element's slot. Says whether any slot is [`PATCHED`].
+    /// Finds every element's slot, and which rows have [`PATCHED`] ones.
     pub(crate) fn encode_slots(
         self,
         tables: &EncodeTables,
@@ -295,7 +324,7 @@ impl Backend {
         shape: Shape,
         classes: Classes<'_>,
         lanes: &mut Lanes,
-    ) -> bool {
+    ) {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) if shape.cols() == LANES => token.encode_slots(tables, heads, classes, lanes),

@@ -1,28 +1,40 @@
 //! Encoding with AVX-512: a row is four vectors of sixteen states, in lane order.
 //!
-//! A row of 64 heads takes about 60 instructions for its slots (eight of them gathers of eight entries), 90 for the states' step, 10 each
-//! for words and raw codes.
+//! A row of 64 heads takes about 45 instructions for its slots (by byte permutations; where a set has too many entries, by gathers of 22
+//! cycles each), 90 and 64 loads for the states' step, 10 each for words and raw codes.
 #![expect(unsafe_code, reason = "vector loads, stores and gathers, and entry into functions compiled for AVX-512")]
 
 use std::arch::x86_64::*;
 
 use super::avx512::Avx512;
 use super::encode::{EncodeTables, Lanes, PATCHED, PRODUCT_ROWS};
+use super::encode_registers::{SlotRegisters, ZERO};
 use crate::LANES;
 use crate::layout::HeadLayout;
 use crate::superblock::{Classes, GROUP_ROWS, Shape};
 
+/// Vectors of a row.
+const VECTORS: usize = LANES / 16;
+
 impl Avx512 {
     /// See [`super::Backend::encode_slots`]; for 64 columns.
-    pub(crate) fn encode_slots(
-        self,
-        tables: &EncodeTables,
-        heads: &[u16],
-        classes: Classes<'_>,
-        lanes: &mut Lanes,
-    ) -> bool {
-        // SAFETY: `self` exists only if the CPU has every feature that the function is compiled for.
-        unsafe { slots(tables, heads, classes, &mut lanes.slots) }
+    pub(crate) fn encode_slots(self, tables: &EncodeTables, heads: &[u16], classes: Classes<'_>, lanes: &mut Lanes) {
+        let out = (&mut *lanes.slots, &mut *lanes.patched);
+        // Sums of classes have to fit a byte.
+        let narrow = classes.rows.iter().fold(0, |any, class| any | class) < 128;
+        // SAFETY: `self` exists only if the CPU has every feature that the functions are compiled for.
+        unsafe {
+            match tables.registers.as_deref().filter(|_| narrow) {
+                Some(registers) if registers.pairs == 1 => {
+                    slots_by_registers::<1>(tables, registers, heads, classes, out)
+                }
+                Some(registers) if registers.pairs == 2 => {
+                    slots_by_registers::<2>(tables, registers, heads, classes, out)
+                }
+                Some(registers) => slots_by_registers::<4>(tables, registers, heads, classes, out),
+                None => slots_by_gathers(tables, heads, classes, out),
+            }
+        }
     }
 
     /// See [`super::Backend::encode_costs`]; for 64 columns.
@@ -52,7 +64,12 @@ impl Avx512 {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-fn slots(tables: &EncodeTables, heads: &[u16], classes: Classes<'_>, slots: &mut [u32]) -> bool {
+fn slots_by_gathers(
+    tables: &EncodeTables,
+    heads: &[u16],
+    classes: Classes<'_>,
+    (slots, patched): (&mut [u32], &mut [u64]),
+) {
     let layout = tables.layout;
     let fill = |x: usize| _mm512_set1_epi32(x as i32);
     let mask = fill((1 << layout.coded_bits()) - 1);
@@ -62,14 +79,14 @@ fn slots(tables: &EncodeTables, heads: &[u16], classes: Classes<'_>, slots: &mut
     // Columns' classes in lane order, in entries.
     let mut offsets = [0i32; LANES];
     for (lane, offset) in offsets.iter_mut().enumerate() {
-        *offset = i32::from(classes.cols[2 * (lane % 32) + lane / 32]) * tables.width as i32;
+        *offset = i32::from(classes.cols[column_of(lane)]) * tables.width as i32;
     }
     let offsets: [__m512i; 4] =
         std::array::from_fn(|v| load_signed((&offsets[16 * v..16 * v + 16]).try_into().expect("16")));
 
-    let mut any = _mm512_setzero_si512();
-    let rows = heads.chunks_exact(LANES).zip(slots.chunks_exact_mut(LANES)).zip(classes.rows);
-    for ((heads, slots), &class) in rows {
+    let rows = heads.chunks_exact(LANES).zip(slots.chunks_exact_mut(LANES)).zip(classes.rows).zip(patched);
+    for (((heads, slots), &class), patched) in rows {
+        let mut any = _mm512_setzero_si512();
         let class = fill(usize::from(class) * tables.width);
         let heads = [load_words(&heads[..32]), load_words(&heads[32..])];
         for v in 0..4 {
@@ -83,8 +100,107 @@ fn slots(tables: &EncodeTables, heads: &[u16], classes: Classes<'_>, slots: &mut
             any = _mm512_or_si512(any, slot);
             store((&mut slots[16 * v..16 * v + 16]).try_into().expect("16"), slot);
         }
+        *patched = u64::from(_mm512_test_epi32_mask(any, _mm512_set1_epi32(PATCHED as i32)));
     }
-    _mm512_test_epi32_mask(any, _mm512_set1_epi32(PATCHED as i32)) != 0
+}
+
+/// The lane whose byte stands at `i`, so that widening bytes to 32 bits within quarters of a vector, which is what unpacking does, gives
+/// lanes in order.
+const fn lane_at(i: usize) -> usize {
+    16 * (i / 4 % 4) + 4 * (i / 16) + i % 4
+}
+
+/// Column of a lane.
+const fn column_of(lane: usize) -> usize {
+    2 * (lane % 32) + lane / 32
+}
+
+/// `PAIRS` · 128 entries in pairs of vectors. A row takes about 45 instructions with 256 entries.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn slots_by_registers<const PAIRS: usize>(
+    tables: &EncodeTables,
+    registers: &SlotRegisters,
+    heads: &[u16],
+    classes: Classes<'_>,
+    (slots, patched): (&mut [u32], &mut [u64]),
+) {
+    let layout = tables.layout;
+    let mask = _mm512_set1_epi16(((1u32 << layout.coded_bits()) - 1) as i16);
+    let shift = _mm_cvtsi32_si128(layout.shift() as i32);
+    let below = _mm512_set1_epi16(registers.below as i16);
+    let widest = _mm512_set1_epi16(i16::from(ZERO) - 1);
+    let (above, zero) = (_mm512_set1_epi8(registers.above as i8), _mm512_set1_epi8(registers.zero as i8));
+    let last_context = _mm512_set1_epi8(tables.contexts as i8 - 1);
+    // A vector of heads has two bytes a column, so a byte's number in both vectors is twice its column.
+    const COLUMNS: [u8; LANES] = {
+        let mut columns = [0; LANES];
+        let mut i = 0;
+        while i < LANES {
+            columns[i] = 2 * column_of(lane_at(i)) as u8;
+            i += 1;
+        }
+        columns
+    };
+    let columns = load_bytes(&COLUMNS);
+    let offsets: [u8; LANES] = std::array::from_fn(|i| classes.cols[column_of(lane_at(i))] as u8);
+    let offsets = load_bytes(&offsets);
+    let (bases, highs, shifts) =
+        (load_bytes(&registers.base), load_bytes(&registers.high), load_bytes(&registers.shift));
+
+    let rows = heads.chunks_exact(LANES).zip(slots.chunks_exact_mut(LANES)).zip(classes.rows).zip(patched);
+    for (((heads, slots), &class), patched) in rows {
+        let values = [load_words(&heads[..32]), load_words(&heads[32..])].map(|heads| {
+            let value = _mm512_and_si512(_mm512_srl_epi16(heads, shift), mask);
+            let above = _mm512_min_epu16(_mm512_subs_epu16(value, below), widest);
+            if registers.has_zero {
+                _mm512_mask_blend_epi16(_mm512_testn_epi16_mask(value, value), above, _mm512_set1_epi16(ZERO.into()))
+            } else {
+                above
+            }
+        });
+        let u = _mm512_permutex2var_epi8(values[0], columns, values[1]);
+        let sum = _mm512_adds_epi8(_mm512_set1_epi8(class as i8), offsets);
+        let context = _mm512_min_epi8(_mm512_max_epi8(sum, _mm512_setzero_si512()), last_context);
+        let own = _mm512_min_epu8(_mm512_subs_epu8(u, _mm512_permutexvar_epi8(context, shifts)), above);
+        let own = if registers.has_zero {
+            _mm512_mask_blend_epi8(_mm512_cmpeq_epi8_mask(u, _mm512_set1_epi8(ZERO as i8)), own, zero)
+        } else {
+            own
+        };
+        let entry = _mm512_add_epi8(own, _mm512_permutexvar_epi8(context, bases));
+        let upper = _mm512_movepi8_mask(entry);
+        let high = _mm512_permutexvar_epi8(context, highs);
+        let high = _mm512_test_epi8_mask(high, high);
+        let bytes: [__m512i; 4] = std::array::from_fn(|k| {
+            let pair = |i: usize| {
+                let at: &[u8; 128] = (&registers.bytes[k][128 * i..128 * i + 128]).try_into().expect("128");
+                let (low, high) = at.split_at(64);
+                let [low, high] = [low, high].map(|half| load_bytes(half.try_into().expect("64")));
+                _mm512_permutex2var_epi8(low, entry, high)
+            };
+            match PAIRS {
+                1 => pair(0),
+                2 => _mm512_mask_blend_epi8(upper, pair(0), pair(1)),
+                _ => {
+                    let low = _mm512_mask_blend_epi8(upper, pair(0), pair(1));
+                    _mm512_mask_blend_epi8(high, low, _mm512_mask_blend_epi8(upper, pair(2), pair(3)))
+                }
+            }
+        });
+        // Byte 3 is what the mark is in.
+        *patched = _mm512_movepi8_mask(bytes[3]);
+        let low = [_mm512_unpacklo_epi8(bytes[0], bytes[1]), _mm512_unpackhi_epi8(bytes[0], bytes[1])];
+        let high = [_mm512_unpacklo_epi8(bytes[2], bytes[3]), _mm512_unpackhi_epi8(bytes[2], bytes[3])];
+        let out = [
+            _mm512_unpacklo_epi16(low[0], high[0]),
+            _mm512_unpackhi_epi16(low[0], high[0]),
+            _mm512_unpacklo_epi16(low[1], high[1]),
+            _mm512_unpackhi_epi16(low[1], high[1]),
+        ];
+        for (slots, out) in slots.chunks_exact_mut(16).zip(out) {
+            store(slots.try_into().expect("16"), out);
+        }
+    }
 }
 
 /// See [`Lanes::costs_scalar`].
@@ -118,51 +234,103 @@ fn products(slots: &[u32]) -> ([f32; LANES], [u32; LANES]) {
     (mantissas, exponents)
 }
 
-/// The quotient of state and frequency comes from floats: x is rounded to 24 bits, so is the reciprocal (14 bits and one Newton step, error
-/// 2^-28 before rounding), so is their product: together less than 3.2·2^-24 of a quotient below 2^22, so truncation is off by one at
-/// most, and the remainder tells which way. (x < freq·2^(32 − P) after shedding; P ≥ 10.)
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
 fn run(tables: &EncodeTables, slots: &[u32], words: &mut [u16], sheds: &mut [u64], states: &mut [u32; LANES]) {
-    let mut x: [__m512i; 4] = std::array::from_fn(|v| load((&states[16 * v..16 * v + 16]).try_into().expect("16")));
-    let table_bits = tables.table_bits;
-    let p = _mm_cvtsi32_si128(table_bits as i32);
-    let limit_shift = _mm_cvtsi32_si128(32 - table_bits as i32);
-    let last_place = _mm512_set1_epi32(tables.places().len() as i32 - 2);
-    let (field, begins, word) = (_mm512_set1_epi32(0xfff), _mm512_set1_epi32(0x7fff), _mm512_set1_epi32(0xffff));
-    let one = _mm512_set1_ps(1.0);
-    let whole = _mm512_set1_epi32(1);
+    let mut x: [__m512i; VECTORS] =
+        std::array::from_fn(|v| load((&states[16 * v..16 * v + 16]).try_into().expect("16")));
+    let step = Step::new(tables);
+    let mut places = [0u32; LANES];
     let rows = slots.chunks_exact(LANES).zip(words.chunks_exact_mut(LANES)).zip(sheds);
     for ((slots, words), sheds) in rows.rev() {
+        let mut quotients = [_mm512_setzero_si512(); 4];
         let mut row = 0u64;
-        for v in 0..4 {
+        each!(VECTORS, v, {
             let slot = load((&slots[16 * v..16 * v + 16]).try_into().expect("16"));
-            let freq = _mm512_and_si512(slot, field);
-            let begin = _mm512_and_si512(_mm512_srli_epi32::<12>(slot), begins);
-            let shed = _mm512_cmpge_epu32_mask(x[v], _mm512_sll_epi32(freq, limit_shift));
             store_half((&mut words[16 * v..16 * v + 16]).try_into().expect("16"), _mm512_cvtepi32_epi16(x[v]));
+            let (shed, quotient, place) = step.divide(x[v], slot);
             row |= u64::from(shed) << (16 * v);
-            let y = _mm512_mask_srli_epi32::<16>(x[v], shed, x[v]);
-
-            let divisor = _mm512_cvtepi32_ps(freq);
-            let near = _mm512_rcp14_ps(divisor);
-            let reciprocal = _mm512_fmadd_ps(near, _mm512_fnmadd_ps(divisor, near, one), near);
-            let q = _mm512_cvttps_epi32(_mm512_mul_ps(_mm512_cvtepu32_ps(y), reciprocal));
-            let rest = _mm512_sub_epi32(y, _mm512_mullo_epi32(q, freq));
-            let (high, low) = (_mm512_cmpge_epi32_mask(rest, freq), _mm512_movepi32_mask(rest));
-            let q = _mm512_mask_add_epi32(q, high, q, whole);
-            let q = _mm512_mask_sub_epi32(q, low, q, whole);
-            let rest = _mm512_mask_sub_epi32(rest, high, rest, freq);
-            let rest = _mm512_mask_add_epi32(rest, low, rest, freq);
-            let place = _mm512_min_epu32(_mm512_add_epi32(begin, rest), last_place);
-            // SAFETY: `place` and the one behind it are below `places().len()`.
-            let at = unsafe { _mm512_i32gather_epi32::<2>(place, tables.places().as_ptr().cast()) };
-            x[v] = _mm512_add_epi32(_mm512_sll_epi32(q, p), _mm512_and_si512(at, word));
-        }
+            quotients[v] = quotient;
+            store((&mut places[16 * v..16 * v + 16]).try_into().expect("16"), place);
+        });
         *sheds = row;
+        each!(VECTORS, v, {
+            // SAFETY: `divide` gives places below `places().len()`.
+            let at = unsafe { look_up(tables.places(), (&places[16 * v..16 * v + 16]).try_into().expect("16")) };
+            x[v] = _mm512_add_epi32(_mm512_sll_epi32(quotients[v], step.table_bits), _mm512_cvtepu16_epi32(at));
+        });
     }
     for (states, x) in states.chunks_exact_mut(16).zip(x) {
         store(states.try_into().expect("16"), x);
     }
+}
+
+/// What every step of the states needs.
+struct Step {
+    table_bits: __m128i,
+    limit_shift: __m128i,
+    last_place: __m512i,
+}
+
+impl Step {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+    fn new(tables: &EncodeTables) -> Self {
+        Self {
+            table_bits: _mm_cvtsi32_si128(tables.table_bits as i32),
+            limit_shift: _mm_cvtsi32_si128(32 - tables.table_bits as i32),
+            last_place: _mm512_set1_epi32(tables.places().len() as i32 - 1),
+        }
+    }
+
+    /// Which states shed a word, the quotients of what is left, and the places of the biases.
+    ///
+    /// The quotient of state and frequency comes from floats: x is rounded to 24 bits, so is the reciprocal (14 bits and one Newton step,
+    /// error 2^-28 before rounding), so is their product: together less than 3.2·2^-24 of a quotient below 2^22, so truncation is off by
+    /// one at most, and the remainder tells which way. (x < freq·2^(32 − P) after shedding; P ≥ 10.)
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+    fn divide(&self, x: __m512i, slot: __m512i) -> (__mmask16, __m512i, __m512i) {
+        let (one, whole) = (_mm512_set1_ps(1.0), _mm512_set1_epi32(1));
+        let freq = _mm512_and_si512(slot, _mm512_set1_epi32(0xfff));
+        let begin = _mm512_and_si512(_mm512_srli_epi32::<12>(slot), _mm512_set1_epi32(0x7fff));
+        let shed = _mm512_cmpge_epu32_mask(x, _mm512_sll_epi32(freq, self.limit_shift));
+        let y = _mm512_mask_srli_epi32::<16>(x, shed, x);
+
+        let divisor = _mm512_cvtepi32_ps(freq);
+        let near = _mm512_rcp14_ps(divisor);
+        let reciprocal = _mm512_fmadd_ps(near, _mm512_fnmadd_ps(divisor, near, one), near);
+        let q = _mm512_cvttps_epi32(_mm512_mul_ps(_mm512_cvtepu32_ps(y), reciprocal));
+        let rest = _mm512_sub_epi32(y, _mm512_mullo_epi32(q, freq));
+        let (high, low) = (_mm512_cmpge_epi32_mask(rest, freq), _mm512_movepi32_mask(rest));
+        let q = _mm512_mask_add_epi32(q, high, q, whole);
+        let q = _mm512_mask_sub_epi32(q, low, q, whole);
+        let rest = _mm512_mask_sub_epi32(rest, high, rest, freq);
+        let rest = _mm512_mask_add_epi32(rest, low, rest, freq);
+        (shed, q, _mm512_min_epu32(_mm512_add_epi32(begin, rest), self.last_place))
+    }
+}
+
+/// The entries at these places, by loads one by one: a gather of sixteen takes 22 cycles on Zen 5, and nothing else goes on meanwhile.
+///
+/// # Safety
+/// Places are below `entries.len()`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+unsafe fn look_up(entries: &[u16], places: &[u32; 16]) -> __m256i {
+    // SAFETY: as said; a bounds check each would take as long as the load. Volatile, so that places do come from memory: the compiler
+    // would take them out of the vector instead, two operations each.
+    let two = |i: usize| unsafe {
+        let two = places.as_ptr().add(2 * i).cast::<u64>().read_volatile();
+        let (a, b) = (two as u32, (two >> 32) as u32);
+        u64::from(*entries.get_unchecked(a as usize)) | u64::from(*entries.get_unchecked(b as usize)) << 16
+    };
+    let four = |i: usize| {
+        let mut four = two(2 * i) | two(2 * i + 1) << 32;
+        // SAFETY: no instruction. It keeps the compiler from putting the words together in vectors, one word a cycle.
+        unsafe { std::arch::asm!("/* {0} */", inout(reg) four, options(pure, nomem, nostack, preserves_flags)) };
+        four as i64
+    };
+    _mm256_set_epi64x(four(3), four(2), four(1), four(0))
 }
 
 /// Two heads of a column pair are one 32-bit word; turned left by one it has each low field one bit up and the other's sign below it.
@@ -235,6 +403,13 @@ fn words(words: &[u16], sheds: &[u64], out: &mut Vec<u8>) {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load(from: &[u32; 16]) -> __m512i {
+    // SAFETY: 64 readable bytes.
+    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_bytes(from: &[u8; 64]) -> __m512i {
     // SAFETY: 64 readable bytes.
     unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
 }

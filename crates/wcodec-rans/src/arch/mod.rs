@@ -40,6 +40,7 @@ mod avx512;
 pub(crate) mod encode;
 #[cfg(target_arch = "x86_64")]
 mod encode_avx512;
+mod encode_registers;
 mod plan;
 mod registers;
 mod stats;

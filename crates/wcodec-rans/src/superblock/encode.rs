@@ -203,7 +203,7 @@ impl Encoder {
             return Err(RansError::BadArgument("room for states and raw field must match the superblock"));
         }
         lanes.resize(shape, layout);
-        let patched = self.backend.encode_slots(&self.tables, heads, shape, classes, lanes);
+        self.backend.encode_slots(&self.tables, heads, shape, classes, lanes);
         self.backend.encode_raw(layout, heads, shape, lanes);
 
         let carries = shape.carries(layout);
@@ -238,12 +238,10 @@ impl Encoder {
         let stream = sink.stream;
         stream.resize(start + (stream.len() - start).next_multiple_of(2), 0);
         let mut patches = 0;
-        if patched {
-            for (i, j, value) in lanes.patches(layout, heads, shape) {
-                stream.extend_from_slice(&((i * LANES + j) as u16).to_le_bytes());
-                stream.extend_from_slice(&value.to_le_bytes());
-                patches += 1;
-            }
+        for (i, j, value) in lanes.patches(layout, heads, shape) {
+            stream.extend_from_slice(&((i * LANES + j) as u16).to_le_bytes());
+            stream.extend_from_slice(&value.to_le_bytes());
+            patches += 1;
         }
         stream.resize(start + (stream.len() - start).next_multiple_of(4), 0);
         for (bytes, half) in sink.raw.chunks_exact_mut(4).zip(&lanes.halves) {
@@ -266,8 +264,6 @@ impl Encoder {
         bases: u8,
     ) -> Option<(u8, [u32; LANES], [u32; LANES])> {
         let cols = shape.cols();
-        // A leading one and the upper n of T's low 31 bits: with n, the state moves by exact octaves.
-        let start = |t: u32, n: u32| (0x8000_0000 | t) >> (31 - n);
         let mut logs = [0; LANES];
         self.backend.encode_costs(&self.tables, shape, lanes, &mut logs);
         for (log, &t) in logs[..cols].iter_mut().zip(tails) {
@@ -292,42 +288,72 @@ impl Encoder {
             return Some((lowest, lengths, states));
         }
 
+        self.turn_misfits(shape, lanes, tails, aim, &mut lengths, &mut states).map(|base| (base, lengths, states))
+    }
+
+    /// Runs lanes that the first base serving all others does not, again with a neighbouring n. Returns that base.
+    fn turn_misfits(
+        &self,
+        shape: Shape,
+        lanes: &mut Lanes,
+        tails: &[u32; LANES],
+        aim: u8,
+        lengths: &mut [u32; LANES],
+        states: &mut [u32; LANES],
+    ) -> Option<u8> {
+        let cols = shape.cols();
         let turned = |n: u32, up: bool| 16 + (if up { n + 1 } else { n - 1 } & 15);
+        // What was run again, n one down and one up.
         let mut turns: [[Option<Turn>; 2]; LANES] = [const { [const { None }; 2] }; LANES];
+        let (mut wanted, mut done) = (Vec::new(), Vec::new());
         'bases: for base in (aim..PLAIN_STATES).chain(0..aim) {
             let low = state_base(base);
             let fits = |x: u32| x >= low && x - low < low;
+            // Just below the octave one more bit helps; far below, that is, wrapped, one less.
+            let up_first = |x: u32| x < low && x >= low / 2;
             let mut picks = [None; LANES];
-            for lane in 0..cols {
-                let x = states[lane];
-                if fits(x) {
-                    continue;
+            for second in [false, true] {
+                let open = |lane: &usize| !fits(states[*lane]);
+                let is_up = |lane: usize| up_first(states[lane]) != second;
+                for lane in (0..cols).filter(open) {
+                    if picks[lane].is_none() && turns[lane][usize::from(is_up(lane))].is_none() {
+                        let n = turned(lengths[lane], is_up(lane));
+                        wanted.push([lane as u32, n, start(tails[lane], n)]);
+                    }
                 }
-                // Just below the octave one more bit helps; far below, that is, wrapped, one less.
-                let up_first = x < low && x >= low / 2;
-                picks[lane] = [up_first, !up_first].into_iter().find(|&up| {
-                    let turn = turns[lane][usize::from(up)].get_or_insert_with(|| {
-                        let n = turned(lengths[lane], up);
-                        lanes.run_lane(&self.tables, shape, lane, n, start(tails[lane], n))
-                    });
-                    fits(turn.state)
-                });
-                if picks[lane].is_none() {
-                    continue 'bases;
+                lanes.run_lanes(&self.tables, shape, &wanted, &mut done);
+                wanted.clear();
+                for turn in done.drain(..) {
+                    let up = turn.n == turned(lengths[turn.lane], true);
+                    let lane = turn.lane;
+                    turns[lane][usize::from(up)] = Some(turn);
+                }
+                for lane in (0..cols).filter(open) {
+                    let up = is_up(lane);
+                    let turn = turns[lane][usize::from(up)].as_ref();
+                    if picks[lane].is_none() && turn.is_some_and(|t| fits(t.state)) {
+                        picks[lane] = Some(up);
+                    } else if picks[lane].is_none() && second {
+                        continue 'bases;
+                    }
                 }
             }
-            for lane in 0..cols {
-                let Some(up) = picks[lane] else { continue };
+            for (lane, up) in picks.iter().enumerate().filter_map(|(lane, up)| Some((lane, (*up)?))) {
                 if let Some(turn) = turns[lane][usize::from(up)].take() {
-                    lanes.replace(shape, lane, &turn);
+                    lanes.replace(shape, &turn);
                     lengths[lane] = turn.n;
                     states[lane] = turn.state;
                 }
             }
-            return Some((base, lengths, states));
+            return Some(base);
         }
         None
     }
+}
+
+/// A leading one and the upper n of T's low 31 bits: with n, the state moves by exact octaves.
+fn start(t: u32, n: u32) -> u32 {
+    (0x8000_0000 | t) >> (31 - n)
 }
 
 /// The base up to `last` whose edge is farthest from where `logs`, in 1/65536 octave, put the lanes; the lowest of equals.
