@@ -141,12 +141,23 @@ pub(crate) struct Lanes {
 /// Another run of one lane.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    pub(crate) lane: usize,
+    lane: usize,
     pub(crate) n: u32,
     /// The final state.
     pub(crate) state: u32,
     /// Low half of the state before every row's step, and whether it is shed.
     rows: Vec<(u16, bool)>,
+}
+
+/// What was run again.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(Vec<Turn>);
+
+impl Turns {
+    /// The run of a lane with `n`.
+    pub(crate) fn find(&self, lane: usize, n: u32) -> Option<&Turn> {
+        self.0.iter().find(|turn| turn.lane == lane && turn.n == n)
+    }
 }
 
 impl Lanes {
@@ -189,34 +200,49 @@ impl Lanes {
         })
     }
 
-    /// Runs some lanes again, each from a state x of its own: `[lane, n, x]`. Side by side, since a step is a chain of some twenty cycles.
-    pub(crate) fn run_lanes(&self, tables: &EncodeTables, shape: Shape, lanes: &[[u32; 3]], turns: &mut Vec<Turn>) {
-        turns.clear();
-        let mut groups = lanes.chunks_exact(TOGETHER);
-        for group in groups.by_ref() {
-            self.run_together::<TOGETHER>(tables, shape, group, turns);
+    /// Runs some lanes again, each with an n and from a state x of its own: `(lane, n, x)`. Side by side, since a step is a chain of some
+    /// twenty cycles.
+    pub(crate) fn run_lanes(
+        &self,
+        tables: &EncodeTables,
+        shape: Shape,
+        lanes: &[(usize, u32, u32)],
+        turns: &mut Turns,
+    ) {
+        for lanes in lanes.chunks(TOGETHER) {
+            match lanes.len() {
+                1 => self.run_together::<1>(tables, shape, lanes, turns),
+                2 => self.run_together::<2>(tables, shape, lanes, turns),
+                3..=4 => self.run_together::<4>(tables, shape, lanes, turns),
+                _ => self.run_together::<TOGETHER>(tables, shape, lanes, turns),
+            }
         }
-        groups.remainder().chunks(1).for_each(|lane| self.run_together::<1>(tables, shape, lane, turns));
     }
 
+    /// Runs up to N lanes; the last one as often as there are fewer.
     fn run_together<const N: usize>(
         &self,
         tables: &EncodeTables,
         shape: Shape,
-        lanes: &[[u32; 3]],
-        turns: &mut Vec<Turn>,
+        lanes: &[(usize, u32, u32)],
+        turns: &mut Turns,
     ) {
-        let mut x: [u32; N] = std::array::from_fn(|i| lanes[i][2]);
-        let mut rows: [Vec<(u16, bool)>; N] = std::array::from_fn(|_| vec![(0, false); shape.rows()]);
-        for (row, slots) in self.slots.chunks_exact(shape.cols()).enumerate().rev() {
+        let lane: [(usize, u32, u32); N] = std::array::from_fn(|i| lanes[i.min(lanes.len() - 1)]);
+        let mut x = lane.map(|(.., x)| x);
+        let mut steps = vec![[(0, false); N]; shape.rows()];
+        for (steps, slots) in steps.iter_mut().zip(self.slots.chunks_exact(shape.cols())).rev() {
             for i in 0..N {
-                let (next, shed) = tables.step(x[i], slots[lanes[i][0] as usize]);
-                rows[i][row] = (x[i] as u16, shed);
+                let (next, shed) = tables.step(x[i], slots[lane[i].0]);
+                steps[i] = (x[i] as u16, shed);
                 x[i] = next;
             }
         }
-        let own = lanes.iter().zip(x).zip(rows);
-        turns.extend(own.map(|((&[lane, n, _], state), rows)| Turn { lane: lane as usize, n, state, rows }));
+        turns.0.extend(lanes.iter().enumerate().map(|(i, &(lane, n, _))| Turn {
+            lane,
+            n,
+            state: x[i],
+            rows: steps.iter().map(|step| step[i]).collect(),
+        }));
     }
 
     /// Puts another run in the place of a lane's first.
@@ -306,7 +332,7 @@ impl Lanes {
 }
 
 /// Lanes that run again side by side.
-const TOGETHER: usize = 4;
+const TOGETHER: usize = 8;
 
 /// Rows whose frequencies are multiplied before the product is normalised: 8 · 12 bits fit a float's exponent.
 pub(crate) const PRODUCT_ROWS: usize = 8;

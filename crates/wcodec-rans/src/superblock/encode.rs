@@ -3,8 +3,10 @@
 //! What depends on the lanes alone (slots of all elements, the runs of the states, the raw field) is in `arch::encode`, in scalar and
 //! vector form; here is what they are for: choosing where every lane starts, and putting the parts together.
 
+use std::ops::Range;
+
 use super::{Classes, PLAIN_STATES, Shape, state_base};
-use crate::arch::encode::{EncodeTables, Lanes, Turn};
+use crate::arch::encode::{EncodeTables, Lanes, Turns};
 use crate::arch::{Backend, Isa};
 use crate::error::{RansError, Result};
 use crate::layout::HeadLayout;
@@ -65,7 +67,7 @@ enum Packing {
 
 /// Last base of [`Packing::Bits`] by default. Base b tells b/178 of a bit less per lane, and a
 /// choice of bases saves most second runs of lanes.
-const WELCOME_BASES: u8 = 8;
+const WELCOME_BASES: u8 = 16;
 
 /// Memory that encoding reuses from superblock to superblock.
 #[derive(Debug, Default)]
@@ -291,7 +293,9 @@ impl Encoder {
         self.turn_misfits(shape, lanes, tails, aim, &mut lengths, &mut states).map(|base| (base, lengths, states))
     }
 
-    /// Runs lanes that the first base serving all others does not, again with a neighbouring n. Returns that base.
+    /// Runs lanes that do not fit again, with a neighbouring n, and finds the first base that then serves all; from `aim` on, a window of
+    /// bases at a time. Where a lane ends up is an octave away from where it was only up to rounding, so about ten bases miss a lane
+    /// with either n.
     fn turn_misfits(
         &self,
         shape: Shape,
@@ -301,54 +305,58 @@ impl Encoder {
         lengths: &mut [u32; LANES],
         states: &mut [u32; LANES],
     ) -> Option<u8> {
-        let cols = shape.cols();
-        let turned = |n: u32, up: bool| 16 + (if up { n + 1 } else { n - 1 } & 15);
-        // What was run again, n one down and one up.
-        let mut turns: [[Option<Turn>; 2]; LANES] = [const { [const { None }; 2] }; LANES];
-        let (mut wanted, mut done) = (Vec::new(), Vec::new());
-        'bases: for base in (aim..PLAIN_STATES).chain(0..aim) {
-            let low = state_base(base);
-            let fits = |x: u32| x >= low && x - low < low;
-            // Just below the octave one more bit helps; far below, that is, wrapped, one less.
-            let up_first = |x: u32| x < low && x >= low / 2;
-            let mut picks = [None; LANES];
-            for second in [false, true] {
-                let open = |lane: &usize| !fits(states[*lane]);
-                let is_up = |lane: usize| up_first(states[lane]) != second;
-                for lane in (0..cols).filter(open) {
-                    if picks[lane].is_none() && turns[lane][usize::from(is_up(lane))].is_none() {
-                        let n = turned(lengths[lane], is_up(lane));
-                        wanted.push([lane as u32, n, start(tails[lane], n)]);
-                    }
-                }
-                lanes.run_lanes(&self.tables, shape, &wanted, &mut done);
-                wanted.clear();
-                for turn in done.drain(..) {
-                    let up = turn.n == turned(lengths[turn.lane], true);
-                    let lane = turn.lane;
-                    turns[lane][usize::from(up)] = Some(turn);
-                }
-                for lane in (0..cols).filter(open) {
-                    let up = is_up(lane);
-                    let turn = turns[lane][usize::from(up)].as_ref();
-                    if picks[lane].is_none() && turn.is_some_and(|t| fits(t.state)) {
-                        picks[lane] = Some(up);
-                    } else if picks[lane].is_none() && second {
-                        continue 'bases;
-                    }
-                }
+        let windows = [u32::from(aim)..u32::from(PLAIN_STATES), 0..u32::from(aim)];
+        let windows = windows.into_iter().flat_map(|bases| {
+            let end = bases.end;
+            bases.step_by(WINDOW as usize).map(move |first| first..(first + WINDOW).min(end))
+        });
+        let mut turns = Turns::default();
+        for window in windows {
+            let (highest, lowest) = (state_base(window.start as u8), state_base(window.end as u8 - 1));
+            // Lanes that some base of the window does not serve. Just below its octave one more bit helps; far below, that is,
+            // wrapped, or above it, one less.
+            let open = |x: u32| x < highest || u64::from(x) >= 2 * u64::from(lowest);
+            let n_for = |x: u32, n: u32| 16 + (if x < highest && x >= highest / 2 { n + 1 } else { n - 1 } & 15);
+            let misfits = || (0..shape.cols()).filter(|&lane| open(states[lane]));
+            let wanted: Vec<(usize, u32, u32)> = misfits()
+                .map(|lane| (lane, n_for(states[lane], lengths[lane])))
+                .filter(|&(lane, n)| turns.find(lane, n).is_none())
+                .map(|(lane, n)| (lane, n, start(tails[lane], n)))
+                .collect();
+            lanes.run_lanes(&self.tables, shape, &wanted, &mut turns);
+            let all = u32::MAX >> (32 - window.len());
+            let fitting = misfits().fold(all, |fitting, lane| {
+                let turned = turns.find(lane, n_for(states[lane], lengths[lane]));
+                let turned = turned.map_or(0, |turn| bases_of(turn.state, &window));
+                fitting & (bases_of(states[lane], &window) | turned)
+            });
+            if fitting == 0 {
+                continue;
             }
-            for (lane, up) in picks.iter().enumerate().filter_map(|(lane, up)| Some((lane, (*up)?))) {
-                if let Some(turn) = turns[lane][usize::from(up)].take() {
-                    lanes.replace(shape, &turn);
-                    lengths[lane] = turn.n;
-                    states[lane] = turn.state;
-                }
+            let place = fitting.trailing_zeros();
+            for lane in misfits().collect::<Vec<_>>() {
+                let n = n_for(states[lane], lengths[lane]);
+                let Some(turn) = turns.find(lane, n).filter(|_| bases_of(states[lane], &window) >> place & 1 == 0)
+                else {
+                    continue;
+                };
+                lanes.replace(shape, turn);
+                (lengths[lane], states[lane]) = (turn.n, turn.state);
             }
-            return Some(base);
+            return Some((window.start + place) as u8);
         }
         None
     }
+}
+
+/// Bases that are looked at together.
+const WINDOW: u32 = 16;
+
+/// Which bases of a window serve a lane that ends with state `x`, A ≤ x < 2A, as bits.
+fn bases_of(x: u32, window: &Range<u32>) -> u32 {
+    let first = (1u32 << 31).saturating_sub(x).div_ceil(1 << 23).max(window.start);
+    let end = ((1u64 << 32) - u64::from(x)).div_ceil(1 << 24).min(window.end.into()) as u32;
+    if first < end { u32::MAX >> (32 - (end - first)) << (first - window.start) } else { 0 }
 }
 
 /// A leading one and the upper n of T's low 31 bits: with n, the state moves by exact octaves.

@@ -58,7 +58,8 @@ pub(super) fn assemble(
             Vec::new()
         }
         Target::Memory(sink) => {
-            let (bytes, len) = sink.finish(&directory)?;
+            let (mut bytes, len) = sink.finish(&directory)?;
+            bytes.shrink_to_fit();
             report.archive_bytes = len;
             bytes
         }
@@ -231,7 +232,8 @@ impl Assembly<'_> {
         for bytes in file.literal(range).chunks(LITERAL_BYTES) {
             let level = match self.options.level {
                 Level::Fast => 3,
-                _ => 19,
+                Level::Default => 9,
+                Level::Max => 19,
             };
             let blob = self.target.write_blob(bytes, BlobPolicy::Zstd { level })?;
             crc.combine(blob.crc32_decoded, blob.decoded_len);

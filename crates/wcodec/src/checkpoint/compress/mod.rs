@@ -156,7 +156,10 @@ pub fn compress_tensors_to_vec(
 ) -> Result<Vec<u8>> {
     check_options(options)?;
     let file = memory::file("model.safetensors".into(), tensors, metadata)?;
-    let target = Target::Memory(ArchiveSink::new(Vec::new())?);
+    // Room for all of it, where the system gives as much: growing would copy what is there. What is not written takes no memory.
+    let mut room = Vec::new();
+    let _ = room.try_reserve_exact(file.len());
+    let target = Target::Memory(ArchiveSink::new(room)?);
     Ok(assemble(&[file], KIND_FILE, target, options, None, progress)?.1)
 }
 
