@@ -9,7 +9,7 @@ use wcodec::DtypeCode;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// The element type that candle gives a tensor of `dtype`, where it takes the bytes as they are.
-fn same(dtype: DtypeCode) -> Option<DType> {
+pub(crate) fn same(dtype: DtypeCode) -> Option<DType> {
     Some(match dtype {
         DtypeCode::U8 => DType::U8,
         DtypeCode::U32 => DType::U32,

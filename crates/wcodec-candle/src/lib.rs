@@ -7,7 +7,8 @@
 //! - **On the fly.** [`Resident`] makes linear layers and embeddings whose weights stay compressed in memory. Each forward pass
 //!   decodes them into a few small buffers, the next ones on other threads while this one multiplies.
 //!
-//! Both give the bits that the uncompressed model gives.
+//! Both give the bits that the uncompressed model gives. With the feature `cuda` and a `Device::Cuda` the same functions decode on the
+//! GPU, straight into candle's memory; compressed weights then lie in device memory.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -37,6 +38,8 @@
 
 mod ahead;
 mod convert;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod load;
 mod resident;
 mod shards;

@@ -12,26 +12,32 @@ use candle_nn::var_builder::SimpleBackend;
 use wcodec::Scratch;
 
 use crate::ahead::{Ahead, Plan};
+#[cfg(feature = "cuda")]
+use crate::cuda::DeviceLoader;
 use crate::{Shards, convert};
 
 /// How [`var_builder_with`] loads.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    /// Threads that decode, the caller's included. By default as many as candle computes with (`RAYON_NUM_THREADS`).
+    /// Threads that decode, the caller's included. By default as many as candle computes with (`RAYON_NUM_THREADS`). For a CUDA device
+    /// the current rayon pool prepares what the device decodes.
     pub threads: usize,
     /// Decoded bytes, as stored, that may wait for a model to ask for them. They are those next in the order of names, where `layers.9`
     /// comes before `layers.10`. Has no effect with one thread.
     pub read_ahead: usize,
+    /// The same on a CUDA device, whose memory the model will take anyway: as much is decoded at a time.
+    pub device_read_ahead: usize,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { threads: candle_core::utils::get_num_threads(), read_ahead: 64 << 20 }
+        Self { threads: candle_core::utils::get_num_threads(), read_ahead: 64 << 20, device_read_ahead: 512 << 20 }
     }
 }
 
 /// A `VarBuilder` that reads the archive at `path`, or all `.wcodec` files of that folder, as candle's own read safetensors: every
 /// tensor when it is asked for, converted to the dtype and moved to the device of the builder. Maps the files, as [`Shards::open`].
+/// For a CUDA device (feature `cuda`) it is decoded there; element types that candle has no like of come by way of the CPU.
 ///
 /// # Errors
 /// As [`Shards::open`]. The builder's own errors are those of candle's safetensors backend; damaged bytes are an error of the tensor
@@ -56,7 +62,15 @@ pub fn var_builder_with(
     let delivered = names.iter().map(|_| AtomicBool::new(false)).collect();
     let plan = Names { shards, names, delivered, dtype: Mutex::new(dtype) };
     let ahead = Ahead::new(plan, options.threads.saturating_sub(1), options.read_ahead, 3)?;
-    Ok(VarBuilder::from_backend(Box::new(Loader { ahead, places }), dtype, device.clone()))
+    let loader = Loader {
+        ahead,
+        places,
+        #[cfg(feature = "cuda")]
+        on_device: Mutex::default(),
+        #[cfg(feature = "cuda")]
+        read_ahead: options.device_read_ahead,
+    };
+    Ok(VarBuilder::from_backend(Box::new(loader), dtype, device.clone()))
 }
 
 /// Numbers within names count as numbers, so that layers stand in the order in which models ask for them.
@@ -130,6 +144,11 @@ fn decode(shards: &Shards, name: &str, dtype: DType) -> Result<Tensor> {
 struct Loader {
     ahead: Ahead<Names>,
     places: HashMap<String, usize>,
+    /// For the device that was last asked for.
+    #[cfg(feature = "cuda")]
+    on_device: Mutex<Option<DeviceLoader>>,
+    #[cfg(feature = "cuda")]
+    read_ahead: usize,
 }
 
 impl Loader {
@@ -138,12 +157,31 @@ impl Loader {
         let place = *self.places.get(name).ok_or_else(|| Error::CannotFindTensor { path: name.to_owned() }.bt())?;
         *plan.dtype.lock().unwrap_or_else(PoisonError::into_inner) = dtype;
         plan.delivered[place].store(true, Relaxed);
+        #[cfg(feature = "cuda")]
+        if device.is_cuda() && DeviceLoader::decodes(&plan.shards, name) {
+            return self.take_on_device(place, dtype, device);
+        }
         let mut tensor = self.ahead.take(&place)?;
         if tensor.dtype() != dtype {
             // It was made for another dtype: what a conversion has cost cannot be had back from its result.
             tensor = decode(&plan.shards, name, dtype)?;
         }
         tensor.to_device(device)
+    }
+
+    /// Decodes on a GPU, and converts there, as candle converts what it has read from a file.
+    #[cfg(feature = "cuda")]
+    fn take_on_device(&self, place: usize, dtype: DType, device: &Device) -> Result<Tensor> {
+        let plan = self.ahead.plan();
+        let mut loader = self.on_device.lock().unwrap_or_else(PoisonError::into_inner);
+        let loader = match &mut *loader {
+            Some(loader) if loader.is_for(device) => loader,
+            loader => loader.insert(DeviceLoader::new(device)?),
+        };
+        let numbers = std::iter::successors(Some(place), |number| plan.next(number));
+        let order = numbers.map(|number| (number, plan.names[number].as_str()));
+        let tensor = loader.take(&plan.shards, place, order, self.read_ahead)?;
+        convert::converted(&tensor, dtype)
     }
 }
 

@@ -94,6 +94,12 @@ impl Shards {
         self.entry(name).map_or(0, |entry| usize::try_from(entry.decoded_len).unwrap_or(usize::MAX))
     }
 
+    /// The element type of the tensor of that name.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn dtype_of(&self, name: &str) -> Option<wcodec::DtypeCode> {
+        self.entry(name).map(|entry| entry.dtype)
+    }
+
     fn entry(&self, name: &str) -> Option<&TensorEntry> {
         let &(shard, index) = self.0.routes.get(name)?;
         self.0.shards[shard].1.entries().get(index)

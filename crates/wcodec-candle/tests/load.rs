@@ -96,7 +96,7 @@ fn a_folder_of_shards_is_one_checkpoint_whatever_is_asked_for_and_in_which_order
     let jumping: Vec<usize> = (0..3 * all.len()).map(|i| i * 7 % all.len()).collect();
     for order in [forward, backward, jumping] {
         for (threads, read_ahead) in [(1, 64 << 20), (2, 64 << 20), (2, 30_000), (4, 0)] {
-            let options = LoadOptions { threads, read_ahead };
+            let options = LoadOptions { threads, read_ahead, ..LoadOptions::default() };
             let shards = Shards::open(checkpoint.archives()).unwrap();
             let vb = var_builder_with(shards, DType::F32, &Device::Cpu, &options).unwrap();
             for &i in &order {

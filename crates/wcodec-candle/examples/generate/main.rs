@@ -62,6 +62,9 @@ struct Args {
     /// With --on-the-fly: leaves them on the disk, mapped.
     #[arg(long, requires = "on_the_fly")]
     from_disk: bool,
+    /// Where the model runs: in F32 on the CPU; with the feature `cuda` on the first CUDA device, in the element type of its weights.
+    #[arg(long, value_enum, default_value_t = Machine::Cpu)]
+    device: Machine,
     /// What keys and values are kept in: F32, or the element type of the model's weights.
     #[arg(long, value_enum, default_value_t = CacheDtype::F32)]
     kv_cache_dtype: CacheDtype,
@@ -76,8 +79,27 @@ enum CacheDtype {
     Model,
 }
 
-/// candle multiplies no BF16 on a CPU.
-const COMPUTE: DType = DType::F32;
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Machine {
+    Cpu,
+    Cuda,
+}
+
+/// Where a model runs, and what it computes in.
+struct Place {
+    device: Device,
+    dtype: DType,
+}
+
+impl Place {
+    fn new(args: &Args) -> Result<Self, Box<dyn Error>> {
+        Ok(match args.device {
+            // candle multiplies no BF16 on a CPU.
+            Machine::Cpu => Self { device: Device::Cpu, dtype: DType::F32 },
+            Machine::Cuda => Self { device: Device::new_cuda(0)?, dtype: weight_dtype(&args.weights)? },
+        })
+    }
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
@@ -85,11 +107,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let chat = Chat::open(&args.tokenizer)?;
     make_archive(&args.weights)?;
 
+    let place = Place::new(&args)?;
     let before = memory::resident();
     let start = Instant::now();
-    let (model, resident) = load(&config, &args)?;
+    let (model, resident) = load(&config, &args, &place)?;
+    place.device.synchronize()?;
     let loaded = start.elapsed();
-    let plain = if args.check { Some(plain(&config, &args.weights.with_extension("safetensors"))?) } else { None };
+    let safetensors = args.weights.with_extension("safetensors");
+    let plain = if args.check { Some(plain(&config, &safetensors, &place)?) } else { None };
 
     let cache_dtype = match args.kv_cache_dtype {
         CacheDtype::F32 => DType::F32,
@@ -137,6 +162,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if let Some(resident) = resident {
         println!("weights   {} of archives and buffers", mib(resident.resident_bytes()));
+        #[cfg(feature = "cuda")]
+        println!("device    {} of compressed weights and memory to decode into", mib(resident.device_bytes()));
     }
     if let (Some((before, _)), Some((now, peak))) = (before, memory::resident()) {
         println!("process   {} now, {} at most, {} before the weights", mib(now), mib(peak), mib(before));
@@ -151,39 +178,47 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// The model, and what keeps its weights if they stay compressed.
-fn load(config: &Config, args: &Args) -> Result<(Llama, Option<Resident>), Box<dyn Error>> {
+fn load(config: &Config, args: &Args, place: &Place) -> Result<(Llama, Option<Resident>), Box<dyn Error>> {
     if is_safetensors(&args.weights) {
-        return Ok((plain(config, &args.weights)?, None));
+        return Ok((plain(config, &args.weights, place)?, None));
     }
     if !args.on_the_fly {
-        let vb = var_builder(&args.weights, COMPUTE, &Device::Cpu)?;
+        let vb = var_builder(&args.weights, place.dtype, &place.device)?;
         return Ok((Llama::load(config, &vb, &Layers::Loaded)?, None));
     }
-    let shards = if args.from_disk { Shards::open(&args.weights) } else { Shards::read(&args.weights) };
+    // What a GPU has, it need not read again.
+    let shards = if args.from_disk || args.device == Machine::Cuda {
+        Shards::open(&args.weights)
+    } else {
+        Shards::read(&args.weights)
+    };
     let resident = Resident::new(shards?, candle_core::utils::get_num_threads())?;
-    let vb = resident.var_builder(COMPUTE, &Device::Cpu)?;
+    let vb = resident.var_builder(place.dtype, &place.device)?;
     let model = Llama::load(config, &vb, &Layers::OnTheFly(resident.clone()))?;
     Ok((model, Some(resident)))
 }
 
 /// The model as it is without wcodec.
-fn plain(config: &Config, path: &Path) -> Result<Llama, Box<dyn Error>> {
-    let vb = VarBuilder::from_buffered_safetensors(read(path)?, COMPUTE, &Device::Cpu)?;
+fn plain(config: &Config, path: &Path, place: &Place) -> Result<Llama, Box<dyn Error>> {
+    let vb = VarBuilder::from_buffered_safetensors(read(path)?, place.dtype, &place.device)?;
     Ok(Llama::load(config, &vb, &Layers::Loaded)?)
 }
 
-/// The element type of most of the weights' bytes.
+/// The element type of the largest weight.
 fn weight_dtype(path: &Path) -> Result<DType, Box<dyn Error>> {
-    if is_safetensors(path) {
-        return Err("the cache's dtype is taken from an archive".into());
-    }
-    let shards = Shards::open(path)?;
-    let largest = shards.entries().max_by_key(|entry| entry.decoded_len).ok_or("no tensor in the archive")?;
-    match largest.dtype {
-        wcodec::DtypeCode::BF16 => Ok(DType::BF16),
-        wcodec::DtypeCode::F16 => Ok(DType::F16),
-        wcodec::DtypeCode::F32 => Ok(DType::F32),
-        dtype => Err(format!("no cache of {dtype}").into()),
+    let name = if is_safetensors(path) {
+        let bytes = read(path)?;
+        let tensors = safetensors::SafeTensors::deserialize(&bytes)?;
+        tensors.iter().map(|(_, view)| (view.data().len() as u64, view.dtype().to_string())).max()
+    } else {
+        Shards::open(path)?.entries().map(|entry| (entry.decoded_len, entry.dtype.to_string())).max()
+    };
+    match name.as_ref().map(|(_, name)| name.as_str()) {
+        Some("BF16") => Ok(DType::BF16),
+        Some("F16") => Ok(DType::F16),
+        Some("F32") => Ok(DType::F32),
+        Some(name) => Err(format!("this model does not compute in {name}").into()),
+        None => Err("no tensor in the weights".into()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Layers over compressed weights.
 
-use candle_core::{D, DType, Error, Module, Result, Tensor};
+use candle_core::{DType, Error, Module, Result, Tensor};
 
 use super::CompressedWeight;
 
@@ -32,12 +32,7 @@ impl CompressedLinear {
 impl Module for CompressedLinear {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // The graph of a gradient would keep the buffer, which does not keep the weight.
-        let x = x.detach();
-        let part = |slab| self.weight.slab(slab)?.product(&x);
-        let product = match self.weight.slabs() {
-            1 => part(0)?,
-            slabs => Tensor::cat(&(0..slabs).map(part).collect::<Result<Vec<_>>>()?, D::Minus1)?,
-        };
+        let product = self.weight.product(&x.detach())?;
         match &self.bias {
             Some(bias) => product.broadcast_add(bias),
             None => Ok(product),

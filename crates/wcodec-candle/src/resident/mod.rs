@@ -14,17 +14,19 @@ use candle_core::{DType, Device, Error, Result};
 use candle_nn::VarBuilder;
 
 use crate::ahead::Ahead;
+#[cfg(feature = "cuda")]
+use crate::cuda::Gpu;
 use crate::load::{LoadOptions, var_builder_with};
 use crate::{Shards, convert};
 pub use layers::{CompressedEmbedding, CompressedLinear};
 use slabs::Slabs;
 pub use weight::CompressedWeight;
-use weight::Weight;
+pub(crate) use weight::Weight;
 
 /// A model's compressed weights, and the threads and buffers that decode them on the fly. Cheap to clone.
 ///
 /// Its functions are named as candle's and take the same `VarBuilder`, of which they use the path, the dtype to compute in and the
-/// device (the CPU). All layers made by one `Resident` share its buffers: with `threads` threads about `threads` + 1 slabs (see
+/// device. All layers made by one `Resident` share its buffers: with `threads` threads about `threads` + 1 slabs (see
 /// [`CompressedWeight::slab_elements`]) of the dtype that is computed in.
 ///
 /// For inference: what comes out of a compressed layer has no gradient.
@@ -37,6 +39,9 @@ pub(crate) struct Core {
     threads: usize,
     /// The weight that was last used.
     last: Mutex<Weak<Weight>>,
+    /// The devices of its weights.
+    #[cfg(feature = "cuda")]
+    gpus: Mutex<Vec<Arc<Gpu>>>,
 }
 
 impl Resident {
@@ -47,7 +52,14 @@ impl Resident {
     pub fn new(shards: Shards, threads: usize) -> Result<Self> {
         let workers = threads.saturating_sub(1);
         let ahead = Ahead::new(Slabs::default(), workers, threads, 1)?;
-        Ok(Self(Arc::new(Core { shards, ahead, threads, last: Mutex::default() })))
+        Ok(Self(Arc::new(Core {
+            shards,
+            ahead,
+            threads,
+            last: Mutex::default(),
+            #[cfg(feature = "cuda")]
+            gpus: Mutex::default(),
+        })))
     }
 
     /// The shards.
@@ -61,7 +73,7 @@ impl Resident {
     /// # Errors
     /// None today.
     pub fn var_builder(&self, dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
-        let options = LoadOptions { threads: 1, read_ahead: 0 };
+        let options = LoadOptions { threads: 1, read_ahead: 0, device_read_ahead: 0 };
         var_builder_with(self.0.shards.clone(), dtype, device, &options)
     }
 
@@ -103,17 +115,26 @@ impl Resident {
     /// In shards that were read into memory the checksums of its stored bytes are compared now; mapped bytes are only read when they are
     /// decoded. Every decoded slab is checked in either case.
     ///
+    /// On a CUDA device the compressed bytes are copied there and decoded once, with all checksums compared; the shards may be mapped, as
+    /// they are not read again.
+    ///
     /// # Errors
-    /// `CannotFindTensor`, `UnexpectedShape`; candle's `Error` that names tensor and shard for damaged bytes; for a device that is not
-    /// the CPU, or a dtype that is no float.
+    /// `CannotFindTensor`, `UnexpectedShape`; candle's `Error` that names tensor and shard for damaged bytes; for a device that is
+    /// neither the CPU nor, with the feature `cuda`, a CUDA device; for a dtype that is no float.
     pub fn weight(&self, rows: usize, cols: usize, vb: VarBuilder<'_>) -> Result<CompressedWeight> {
-        if !vb.device().is_cpu() {
-            return Err(Error::msg("compressed layers decode and compute on the CPU"));
-        }
         convert::check_compute(vb.dtype())?;
         let prefix = vb.prefix();
         let name = if prefix.is_empty() { "weight".to_owned() } else { format!("{prefix}.weight") };
         let weight = Weight::new(&self.0.shards, &name, rows, cols, vb.dtype())?;
+        #[cfg(feature = "cuda")]
+        if vb.device().is_cuda() {
+            let weight = weight.onto(&self.0.gpu(vb.device())?)?;
+            return Ok(CompressedWeight { weight, core: Arc::clone(&self.0) });
+        }
+        if !vb.device().is_cpu() {
+            return Err(Error::msg("compressed layers decode on the CPU, and on CUDA devices with the feature `cuda`"));
+        }
+        weight.check_stored()?;
         Ok(CompressedWeight { weight: Arc::new(weight), core: Arc::clone(&self.0) })
     }
 
@@ -122,9 +143,26 @@ impl Resident {
         let archives = if self.0.shards.in_memory() { self.0.shards.byte_len() } else { 0 };
         archives + self.0.ahead.plan().buffer_bytes()
     }
+
+    /// Bytes of device memory that the weights on CUDA devices take now: compressed, with their tables, and the memory that they are
+    /// decoded into, which is as much as the largest of them takes decoded and 32 MiB at least.
+    #[cfg(feature = "cuda")]
+    pub fn device_bytes(&self) -> u64 {
+        self.0.gpus.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|gpu| gpu.device_bytes()).sum()
+    }
 }
 
 impl Core {
+    #[cfg(feature = "cuda")]
+    fn gpu(&self, device: &Device) -> Result<Arc<Gpu>> {
+        let mut gpus = self.gpus.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gpu) = gpus.iter().find(|gpu| gpu.is(device)) {
+            return Ok(Arc::clone(gpu));
+        }
+        gpus.push(Arc::new(Gpu::open(device)?));
+        Ok(Arc::clone(&gpus[gpus.len() - 1]))
+    }
+
     /// Notes that `weight` is used now: what comes after what is how the next pass is foretold.
     fn used(&self, weight: &Arc<Weight>) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,11 +3,13 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use candle_core::{DType, Error, Result, Shape, Tensor};
+use candle_core::{D, DType, Error, Result, Shape, Tensor};
 use wcodec::Scratch;
 
 use super::Core;
 use super::slabs::{Key, Slab};
+#[cfg(feature = "cuda")]
+use crate::cuda::{DeviceWeight, Gpu};
 use crate::{Shards, convert};
 
 /// Elements that a slab has at least, where the matrix has as many: somewhat less than a chunk of 2¹⁹, since chunks end with a strip
@@ -56,20 +58,35 @@ impl CompressedWeight {
     }
 
     /// Number of slabs.
-    pub(super) fn slabs(&self) -> usize {
+    fn slabs(&self) -> usize {
         self.weight.slabs.len()
     }
 
-    /// Slab `slab`, decoded. Slabs are to be asked for in their order.
-    pub(super) fn slab(&self, slab: usize) -> Result<Slab> {
-        if slab == 0 {
-            self.core.used(&self.weight);
+    /// `x` · weightᵀ.
+    pub(super) fn product(&self, x: &Tensor) -> Result<Tensor> {
+        self.core.used(&self.weight);
+        #[cfg(feature = "cuda")]
+        if let Some(device) = self.weight.device() {
+            return device.product(&self.weight, x);
         }
+        let part = |slab| self.slab(slab)?.product(x);
+        match self.slabs() {
+            1 => part(0),
+            slabs => Tensor::cat(&(0..slabs).map(part).collect::<Result<Vec<_>>>()?, D::Minus1),
+        }
+    }
+
+    /// Slab `slab`, decoded. Slabs are to be asked for in their order.
+    fn slab(&self, slab: usize) -> Result<Slab> {
         self.core.ahead.take(&Key { weight: Arc::clone(&self.weight), slab })
     }
 
     /// Rows `wanted` (ascending), one after the other, in the dtype of the weight.
     pub(super) fn rows(&self, wanted: &[usize]) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = self.weight.device() {
+            return device.rows(&self.weight, wanted);
+        }
         self.weight.decode_rows(wanted, &mut self.core.ahead.plan().scratch())
     }
 }
@@ -81,7 +98,7 @@ impl std::fmt::Debug for CompressedWeight {
     }
 }
 
-pub(super) struct Weight {
+pub(crate) struct Weight {
     tensor: wcodec::Tensor<'static>,
     shards: Shards,
     rows: usize,
@@ -91,6 +108,9 @@ pub(super) struct Weight {
     slabs: Vec<Range<usize>>,
     /// What was used after it.
     next: Mutex<Weak<Weight>>,
+    /// If it is there, weights are decoded there.
+    #[cfg(feature = "cuda")]
+    device: Option<DeviceWeight>,
 }
 
 /// What a thread needs for decoding.
@@ -119,14 +139,60 @@ impl Weight {
         if convert::whole_bytes(tensor.dtype()).is_none() {
             return Err(Error::msg(format!("tensor `{name}`: {} cannot be decoded by rows", tensor.dtype())));
         }
-        if shards.in_memory() {
-            tensor.verify_stored().map_err(|error| shards.blame(name, error))?;
-        }
         let slabs = cut(&tensor.boundaries(), rows, usize::try_from(tensor.byte_len())?, cols);
-        Ok(Self { tensor, shards: shards.clone(), rows, cols, dtype, slabs, next: Mutex::default() })
+        Ok(Self {
+            tensor,
+            shards: shards.clone(),
+            rows,
+            cols,
+            dtype,
+            slabs,
+            next: Mutex::default(),
+            #[cfg(feature = "cuda")]
+            device: None,
+        })
     }
 
-    pub(super) fn dtype(&self) -> DType {
+    /// Compares the checksums of stored bytes that are in memory.
+    pub(super) fn check_stored(&self) -> Result<()> {
+        if !self.shards.in_memory() {
+            return Ok(());
+        }
+        self.tensor.verify_stored().map_err(|error| self.blame(error))
+    }
+
+    /// Moves it to a GPU, compressed, and decodes it there once.
+    #[cfg(feature = "cuda")]
+    pub(super) fn onto(mut self, gpu: &Arc<Gpu>) -> Result<Arc<Self>> {
+        self.device = Some(DeviceWeight::new(gpu, &self.shards, &self.tensor)?);
+        let weight = Arc::new(self);
+        if let Some(device) = &weight.device {
+            device.verify(&weight, &weight.shards)?;
+        }
+        Ok(weight)
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn device(&self) -> Option<&DeviceWeight> {
+        self.device.as_ref()
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn dims(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn elements(&self) -> usize {
+        self.rows * self.cols
+    }
+
+    /// The weight that followed this one.
+    pub(crate) fn successor(&self) -> Option<Arc<Self>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
+    pub(crate) fn dtype(&self) -> DType {
         self.dtype
     }
 
@@ -149,7 +215,7 @@ impl Weight {
         if slab + 1 < self.slabs.len() {
             return Some((Arc::clone(self), slab + 1));
         }
-        Some((self.next.lock().unwrap_or_else(PoisonError::into_inner).upgrade()?, 0))
+        Some((self.successor()?, 0))
     }
 
     pub(super) fn set_next(&self, next: &Arc<Self>) {

@@ -45,9 +45,16 @@ impl Stream {
     ///
     /// # Safety
     /// `raw` is a `CUstream` (or `cudaStream_t`) of `context`'s device's primary context, and it is not destroyed
-    /// before the returned value.
+    /// before the returned value. `CU_STREAM_PER_THREAD`, which candle takes for its own, is another stream on every thread: what is
+    /// returned then serves the calling thread alone.
     pub unsafe fn from_raw(context: &CudaContext, raw: *mut c_void) -> Self {
         Self { raw: raw.cast(), owned: false, context: context.clone() }
+    }
+
+    /// Whether this is the handle of every thread's own default stream, so that other threads cannot queue work in it.
+    pub fn is_per_thread(&self) -> bool {
+        const PER_THREAD: usize = 2;
+        self.raw.addr() == PER_THREAD
     }
 
     /// The `CUstream`, for other users of the driver. Valid as long as `self`.

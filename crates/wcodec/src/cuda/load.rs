@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use wcodec_container::{ArchiveReader, ChunkEntry};
-use wcodec_cuda::{DeviceBuffer, DeviceSliceMut, LOAD_SLOTS, LoadGroup, LoadSize, PinnedBuffer, Queue, Stream, Target};
+use wcodec_cuda::{
+    DeviceBuffer, DeviceSliceMut, Event, LOAD_SLOTS, LoadGroup, LoadSize, PinnedBuffer, Queue, Stream, Target,
+};
 
 use super::device::CudaDevice;
 use super::parts::{self, Prepared, stored};
@@ -42,6 +44,13 @@ impl CudaDevice {
     pub fn load(&self, tensors: &[Tensor<'_>], outs: Vec<DeviceSliceMut<'_>>, stream: &Stream) -> Result<LoadReport> {
         if tensors.len() != outs.len() {
             return Err(Error::BadArgument(format!("{} tensors, {} outputs", tensors.len(), outs.len())));
+        }
+        if stream.is_per_thread() {
+            // Threads of the pool queue the work; for each of them that would be another stream.
+            let (own, before) = (Stream::new(self.context())?, Event::new(self.context())?);
+            before.record(stream)?;
+            own.wait(&before)?;
+            return self.load(tensors, outs, &own);
         }
         let mut exact = Vec::with_capacity(outs.len());
         for (tensor, out) in tensors.iter().zip(outs) {
