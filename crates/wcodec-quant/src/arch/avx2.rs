@@ -3,6 +3,7 @@
 
 use std::arch::x86_64::*;
 
+use super::vector::loops;
 use super::{Numbers, Span};
 use crate::code::Code;
 use crate::float::FloatType;
@@ -10,8 +11,6 @@ use crate::float::FloatType;
 /// Proof that the CPU has every feature this module is compiled for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Avx2(());
-
-const LANES: usize = 8;
 
 impl Avx2 {
     pub(crate) fn new() -> Option<Self> {
@@ -25,78 +24,10 @@ impl Avx2 {
     }
 }
 
-#[target_feature(enable = "avx2,f16c")]
-fn run(span: Span<'_>, out: &mut [u8]) -> usize {
-    // One loop per code, so that none branches on it.
-    match span.code {
-        Code::U8 | Code::U4(_) => each::<Unsigned>(span, out),
-        Code::F8E4M3 => each::<E4m3>(span, out),
-        Code::F8E5M2 => each::<E5m2>(span, out),
-        _ => each::<Signed>(span, out),
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn each<V: Value>(span: Span<'_>, out: &mut [u8]) -> usize {
-    match span.float {
-        FloatType::BF16 => numbers::<V, ToBf16>(span, out),
-        FloatType::F16 => numbers::<V, ToF16>(span, out),
-        FloatType::F32 => numbers::<V, ToF32>(span, out),
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn numbers<V: Value, S: Store>(span: Span<'_>, out: &mut [u8]) -> usize {
-    let integer = span.code.is_integer();
-    let codes = span.codes.chunks_exact(LANES);
-    let outs = out.chunks_exact_mut(LANES * span.float.bytes());
-    let done = span.codes.len() / LANES * LANES;
-    match span.numbers {
-        Numbers::One(scale, zero) => {
-            let (scale, zero) = (_mm256_set1_ps(scale), _mm256_set1_ps(zero));
-            for (codes, out) in codes.zip(outs) {
-                // SAFETY: the slices hold 8 codes and 8 elements; all functions are compiled for what this one is.
-                unsafe {
-                    S::store(out, product(V::value(_mm_loadl_epi64(codes.as_ptr().cast())), zero, scale, integer))
-                }
-            }
-        }
-        Numbers::Each(scales, zeros) => {
-            for (i, (codes, out)) in codes.zip(outs).enumerate() {
-                let part = i * LANES..(i + 1) * LANES;
-                // SAFETY: as above; both parts hold 8 numbers.
-                unsafe {
-                    let scale = _mm256_loadu_ps(scales[part.clone()].as_ptr());
-                    let zero = zeros.map_or(_mm256_setzero_ps(), |z| _mm256_loadu_ps(z[part].as_ptr()));
-                    S::store(out, product(V::value(_mm_loadl_epi64(codes.as_ptr().cast())), zero, scale, integer));
-                }
-            }
-        }
-    }
-    done
-}
-
-/// A code's value.
-trait Value {
-    /// # Safety
-    /// The CPU has what this module is compiled for.
-    unsafe fn value(codes: __m128i) -> __m256;
-}
-
-/// Rounding to the output type.
-trait Store {
-    /// # Safety
-    /// The CPU has what this module is compiled for; `out` holds a vector of elements.
-    unsafe fn store(out: &mut [u8], value: __m256);
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn product(value: __m256, zero: __m256, scale: __m256, integer: bool) -> __m256 {
-    let value = if integer { _mm256_sub_ps(value, zero) } else { value };
-    _mm256_mul_ps(value, scale)
+loops! {
+    features: "avx2,f16c", lanes: 8, vector: __m256,
+    splat: _mm256_set1_ps, zero: _mm256_setzero_ps, load: _mm256_loadu_ps, load_codes: _mm_loadl_epi64,
+    sub: _mm256_sub_ps, mul: _mm256_mul_ps,
 }
 
 struct Signed;

@@ -3,6 +3,7 @@
 
 use std::arch::x86_64::*;
 
+use super::vector::loops;
 use super::{Numbers, Span};
 use crate::code::Code;
 use crate::float::FloatType;
@@ -10,8 +11,6 @@ use crate::float::FloatType;
 /// Proof that the CPU has every feature this module is compiled for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Avx512(());
-
-const LANES: usize = 16;
 
 impl Avx512 {
     pub(crate) fn new() -> Option<Self> {
@@ -28,78 +27,10 @@ impl Avx512 {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn run(span: Span<'_>, out: &mut [u8]) -> usize {
-    // One loop per code, so that none branches on it.
-    match span.code {
-        Code::U8 | Code::U4(_) => each::<Unsigned>(span, out),
-        Code::F8E4M3 => each::<E4m3>(span, out),
-        Code::F8E5M2 => each::<E5m2>(span, out),
-        _ => each::<Signed>(span, out),
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn each<V: Value>(span: Span<'_>, out: &mut [u8]) -> usize {
-    match span.float {
-        FloatType::BF16 => numbers::<V, ToBf16>(span, out),
-        FloatType::F16 => numbers::<V, ToF16>(span, out),
-        FloatType::F32 => numbers::<V, ToF32>(span, out),
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn numbers<V: Value, S: Store>(span: Span<'_>, out: &mut [u8]) -> usize {
-    let integer = span.code.is_integer();
-    let codes = span.codes.chunks_exact(LANES);
-    let outs = out.chunks_exact_mut(LANES * span.float.bytes());
-    let done = span.codes.len() / LANES * LANES;
-    match span.numbers {
-        Numbers::One(scale, zero) => {
-            let (scale, zero) = (_mm512_set1_ps(scale), _mm512_set1_ps(zero));
-            for (codes, out) in codes.zip(outs) {
-                // SAFETY: the slices hold 16 codes and 16 elements; all functions are compiled for what this one is.
-                unsafe {
-                    S::store(out, product(V::value(_mm_loadu_si128(codes.as_ptr().cast())), zero, scale, integer))
-                }
-            }
-        }
-        Numbers::Each(scales, zeros) => {
-            for (i, (codes, out)) in codes.zip(outs).enumerate() {
-                let part = i * LANES..(i + 1) * LANES;
-                // SAFETY: as above; both parts hold 16 numbers.
-                unsafe {
-                    let scale = _mm512_loadu_ps(scales[part.clone()].as_ptr());
-                    let zero = zeros.map_or(_mm512_setzero_ps(), |z| _mm512_loadu_ps(z[part].as_ptr()));
-                    S::store(out, product(V::value(_mm_loadu_si128(codes.as_ptr().cast())), zero, scale, integer));
-                }
-            }
-        }
-    }
-    done
-}
-
-/// A code's value.
-trait Value {
-    /// # Safety
-    /// The CPU has what this module is compiled for.
-    unsafe fn value(codes: __m128i) -> __m512;
-}
-
-/// Rounding to the output type.
-trait Store {
-    /// # Safety
-    /// The CPU has what this module is compiled for; `out` holds a vector of elements.
-    unsafe fn store(out: &mut [u8], value: __m512);
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn product(value: __m512, zero: __m512, scale: __m512, integer: bool) -> __m512 {
-    let value = if integer { _mm512_sub_ps(value, zero) } else { value };
-    _mm512_mul_ps(value, scale)
+loops! {
+    features: "avx512f,avx512bw,avx512vl", lanes: 16, vector: __m512,
+    splat: _mm512_set1_ps, zero: _mm512_setzero_ps, load: _mm512_loadu_ps, load_codes: _mm_loadu_si128,
+    sub: _mm512_sub_ps, mul: _mm512_mul_ps,
 }
 
 struct Signed;
