@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from . import _native
 
 Path = str | os.PathLike
 Progress = Callable[[int, int], Any]
+# A tensor's name, element type, shape, and the address and length of its bytes.
+Given = tuple[str, str, list[int], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,28 @@ def options(
 ) -> dict[str, Any]:
     """Options of the encoder, as the native module takes them; a name that is none of them is a TypeError."""
     return locals().copy()
+
+
+def save_tensors(
+    tensors: list[Given],
+    filename: Path,
+    metadata: Mapping[str, str] | None,
+    threads: int | None,
+    progress: Progress | None,
+    encoding: dict[str, Any],
+) -> Report:
+    """An archive of tensors by address, at `filename`; an existing file is replaced unless `encoding` says otherwise."""
+    encoding.setdefault("overwrite", True)
+    chosen = options(**encoding)
+    told = _native.compress_tensors(tensors, dict(metadata or {}), os.fspath(filename), chosen, threads, progress)
+    return report_of(told)
+
+
+def save_tensors_to_bytes(
+    tensors: list[Given], metadata: Mapping[str, str] | None, encoding: dict[str, Any]
+) -> bytes:
+    """The bytes of an archive of tensors by address."""
+    return _native.compress_tensors_to_bytes(tensors, dict(metadata or {}), options(**encoding), None, None)
 
 
 def compress(

@@ -75,19 +75,15 @@ def save_file(
         threads, progress, encoding: as for `wcodec.compress`.
     """
     kept = {name: _contiguous(name, array) for name, array in tensors.items()}
-    encoding.setdefault("overwrite", True)
     given = [_given(name, array) for name, array in kept.items()]
-    told = _native.compress_tensors(
-        given, dict(metadata or {}), os.fspath(filename), _files.options(**encoding), threads, progress
-    )
-    return _files.report_of(told)
+    return _files.save_tensors(given, filename, metadata, threads, progress, encoding)
 
 
 def save(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None, **encoding: Any) -> bytes:
     """The bytes of an archive of arrays. As `save_file`."""
     kept = {name: _contiguous(name, array) for name, array in tensors.items()}
     given = [_given(name, array) for name, array in kept.items()]
-    return _native.compress_tensors_to_bytes(given, dict(metadata or {}), _files.options(**encoding), None, None)
+    return _files.save_tensors_to_bytes(given, metadata, encoding)
 
 
 def _load(archive: _native.Archive, raw: bool) -> dict[str, np.ndarray]:

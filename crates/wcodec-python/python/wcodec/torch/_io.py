@@ -53,29 +53,16 @@ def save_file(
     Args:
         threads, progress, encoding: as for `wcodec.compress`.
     """
-    encoding.setdefault("overwrite", True)
     kept = host_tensors(tensors)
-    told = _native.compress_tensors(
-        [given(name, tensor) for name, tensor in kept.items()],
-        dict(metadata or {}),
-        os.fspath(filename),
-        _files.options(**encoding),
-        threads,
-        progress,
-    )
-    return _files.report_of(told)
+    described = [given(name, tensor) for name, tensor in kept.items()]
+    return _files.save_tensors(described, filename, metadata, threads, progress, encoding)
 
 
 def save(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None, **encoding: Any) -> bytes:
     """The bytes of an archive of tensors. As `save_file`."""
     kept = host_tensors(tensors)
-    return _native.compress_tensors_to_bytes(
-        [given(name, tensor) for name, tensor in kept.items()],
-        dict(metadata or {}),
-        _files.options(**encoding),
-        None,
-        None,
-    )
+    described = [given(name, tensor) for name, tensor in kept.items()]
+    return _files.save_tensors_to_bytes(described, metadata, encoding)
 
 
 def empty(name: str, dtype: str, shape: list[int], nbytes: int, device: torch.device) -> torch.Tensor:
