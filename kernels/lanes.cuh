@@ -3,9 +3,10 @@
 //
 // Thread to data: one warp per superblock. Thread t holds lanes t and t + 32, which are columns 2t and 2t + 1, so a row of 64
 // elements leaves as one coalesced store. A block of up to 32 warps shares the tables of one tensor in shared memory; the grid
-// has one block per multiprocessor, and each block works through a contiguous range of superblocks of the whole batch.
+// has one block per multiprocessor, each has its share of the superblocks of the whole batch, and its warps take from that one by one.
 //
-// Shared memory: tables (K * 2^P words), then per warp a ring of stream bytes, its mirror, and the classes of a group of rows.
+// Shared memory: the share, then per warp a ring of stream bytes, its mirror, and the classes of a group of rows, then the tables
+// (K * 2^P words).
 #pragma once
 #include "common.cuh"
 
@@ -100,10 +101,17 @@ __device__ __forceinline__ u32 lanes_below() {
 
 extern __shared__ __align__(1024) u8 shared[];
 
+// What the warps of a block share of their work on a tensor. Places in the tensor's list of superblocks: `first`, and every `step`th
+// from there on, below `last`.
+struct Share {
+    u32 taken, first, step, last;
+};
+// Bytes before the warps' memory, so that all of it begins where a line of shared memory does.
+constexpr u32 SHARE_BYTES = 128;
+
 // Writes `freq << freq_bit | value << value_bit | bias` for every slot. Neighbouring threads have neighbouring slots, mostly of one
 // bucket, which is one load for them all.
-__device__ __forceinline__ void expand_tables(const Tensor& t, u32 freq_bit, u32 value_bit) {
-    u32* tables = reinterpret_cast<u32*>(shared);
+__device__ __forceinline__ void expand_tables(const Tensor& t, u32* tables, u32 freq_bit, u32 value_bit) {
     const uint4* buckets = reinterpret_cast<const uint4*>(t.buckets);
     const u32 slots = t.contexts << t.table_bits;
     for (u32 slot = threadIdx.x; slot < slots; slot += blockDim.x) {
@@ -122,36 +130,57 @@ __device__ __forceinline__ u32 warp_index() { return __shfl_sync(FULL_WARP, thre
 constexpr u32 NONE = 0xffffffff;
 
 // Calls `load(tensor)` for every tensor of this block's share of the batch, which loads its tables, then
-// `decode(tensor, words, next)` for this warp's superblocks of it, where `next` is the index of the superblock after it or `NONE`; it
-// returns the words of that one. `start(tensor, words)` comes before the tables are loaded.
+// `decode(tensor, words, claim)` for this warp's superblocks of it: `words` are those of the superblock and become those of the next,
+// `claim()` takes the next and returns its index or `NONE`, and the result says whether there is one. `start(tensor, words)` comes
+// when the tables are under way.
+//
+// Shares have the same number of superblocks, where the step from one tensor to the next counts as one for each warp: about what is
+// lost while all wait for the last one. Warps take superblocks one by one, since they are not equally fast.
 template <class Start, class Load, class Decode>
 __device__ __forceinline__ void for_each_block(const Batch& batch, Start start, Load load, Decode decode) {
-    const u32 warp = warp_index();
-    // Tables of one tensor: all blocks side by side, so that what is read and written at one time lies close together.
-    const bool alone = batch.count == 1;
-    u32 begin = alone ? 0 : u32(u64(batch.blocks) * blockIdx.x / gridDim.x);
-    const u32 end = alone ? batch.blocks : u32(u64(batch.blocks) * (blockIdx.x + 1) / gridDim.x);
-    const u32 mine = warp + (alone ? blockIdx.x * (blockDim.x / WARP) : 0), step = blockDim.x / WARP * (alone ? gridDim.x : 1);
-    u32 tensor = 0, tensor_begin = 0;
-    while (begin < end) {
-        while (batch.tensors[tensor].end <= begin) tensor_begin = batch.tensors[tensor++].end;
+    const u32 warp = warp_index(), warps = blockDim.x / WARP;
+    volatile Share* share = reinterpret_cast<volatile Share*>(shared);
+    const u32 total = batch.blocks + (batch.count - 1) * warps;
+    const u32 each = total / gridDim.x, longer = total % gridDim.x;
+    const auto begin_of = [&](u32 block) { return each * block + min(block, longer); };
+    const u32 begin = begin_of(blockIdx.x), end = begin_of(blockIdx.x + 1);
+    u32 tensor_begin = 0;
+    for (u32 tensor = 0; tensor < batch.count; tensor_begin = batch.tensors[tensor++].end) {
         const Tensor& t = batch.tensors[tensor];
-        const u32 last = min(end, t.end);
-        u32 next = 0;
-        if (begin + mine < last) {
-            next = load_block_words(t, begin + mine - tensor_begin);
-            start(t, next);
+        const u32 low = tensor_begin + warps * tensor, high = t.end + warps * tensor;
+        if (high <= begin || low >= end) continue;
+        u32 first = max(begin, low) - low, step = 1, last = min(end, high) - low;
+        if (batch.count == 1) {
+            first = blockIdx.x, step = gridDim.x, last = total;
+        } else if (begin >= low && end <= high) {
+            // Blocks whose whole share is of this tensor take turns: what is read and written at one time lies close together.
+            // The first of them is the first whose share begins in the tensor; behind them comes the first whose share ends beyond it.
+            const u32 split = longer * (each + 1);
+            const u32 from = low <= split ? (low + each) / (each + 1) : (low - longer + each - 1) / each;
+            const u32 to = high <= split ? high / (each + 1) : (high - longer) / each;
+            first = begin_of(from) - low + blockIdx.x - from, step = to - from, last = begin_of(to) - low;
         }
-        // A superblock may end before all of its last chunk has arrived: it must not land in the next tables.
+        const u32 own = first + warp * step;
+        const bool any = own < last;
+        u32 words = any ? load_block_words(t, own) : 0;
+        // A superblock may end before all of its last chunk has arrived, and others may still use the tables.
         asm volatile("cp.async.wait_all;" ::: "memory");
         __syncthreads();
         load(t);
+        if (any) start(t, words);
+        if (threadIdx.x == 0) share->taken = warps, share->first = first, share->step = step, share->last = last;
         asm volatile("cp.async.wait_all;" ::: "memory");
         __syncthreads();
-        for (u32 i = begin + mine; i < last; i += step) {
-            next = decode(t, next, i + step < last ? i + step - tensor_begin : NONE);
-        }
-        begin = last;
+        if (!any) continue;
+        const auto claim = [=] {
+            u32 index = NONE;
+            if (lane_index() == 0) {
+                index = share->first + atomicAdd(const_cast<u32*>(&share->taken), 1) * share->step;
+                if (index >= share->last) index = NONE;
+            }
+            return __shfl_sync(FULL_WARP, index, 0);
+        };
+        while (decode(t, words, claim)) {}
     }
 }
 
@@ -173,6 +202,9 @@ struct Layout {
     static constexpr u32 halfwords = raw * group / 16;
     static constexpr bool carries = raw != 0;
     static constexpr bool ahead = AHEAD;
+    // Warps of a block that loads ahead. Memory does best with few superblocks in progress, and more registers hold more that was asked
+    // for; but one-byte elements are bound by instructions.
+    static constexpr u32 warps = element == 1 || halfwords > 8 ? 28 : 20;
     static constexpr bool doubled = ahead && halfwords > 0 && halfwords <= 8;  // the next group's raw words have their own
     // First row of a group with bits in its last two halfwords. In every group such rows are finished at its end, so that the
     // last group, whose last two halfwords come out of the final states, needs no code of its own.
@@ -188,6 +220,12 @@ constexpr u32 CLASS_BYTES = 4 * CLASS_ROWS;
 constexpr u32 FETCHED_CLASSES = 2 * CLASS_ROWS;  // bytes: classes of rows and of columns as they come
 constexpr u32 WARP_BYTES = RING + MIRROR + CLASS_BYTES + FETCHED_CLASSES;
 constexpr u32 HEAD = 2 * CHUNK;     // so much of a stream may be fetched before its superblock begins: what 4 + 4 rows can take
+static_assert(SHARE_BYTES % 128 == 0 && WARP_BYTES % 128 == 0 && sizeof(Share) <= SHARE_BYTES, "rings and tables begin at a line");
+
+// Shared addresses of the calling warp's memory, and of the tables behind that of all warps.
+__device__ __forceinline__ u32 shared_base() { return u32(__cvta_generic_to_shared(shared)); }
+__device__ __forceinline__ u32 warp_memory() { return __shfl_sync(FULL_WARP, shared_base() + SHARE_BYTES + warp_index() * WARP_BYTES, 0); }
+__device__ __forceinline__ u32 tables_offset() { return SHARE_BYTES + blockDim.x / WARP * WARP_BYTES; }
 
 __device__ __forceinline__ bool any_thread(bool mine) { return __any_sync(FULL_WARP, mine) != 0; }
 
@@ -198,12 +236,16 @@ struct Feed {
     u32 due;       // when `at` gets here, the next chunk is fetched: ring + 1 to RING / CHUNK chunks
     u64 source;    // this thread's 16 bytes of the next chunk
     int left;      // bytes from `source` to the end of the stream; what a reader finds beyond it does not matter
-    bool whole;    // the ring holds all of the stream: it leaves the ring's begin to the next one
+    bool whole;    // the ring holds all of the stream and a byte more: it leaves the ring's begin to the next one
 
     __device__ __forceinline__ void copy(u32 to) const {
         const u32 destination = to + 16 * lane_index();
         if (left <= 0) return;
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source), "r"(min(left, 16)) : "memory");
+        // Read once: the second-level cache shall keep what was written until neighbouring rows of it are there.
+        asm volatile(
+            "{.reg .b64 once; createpolicy.fractional.L2::evict_first.b64 once, 1.0;"
+            " cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, once;}" ::"r"(destination), "l"(source), "r"(min(left, 16))
+            : "memory");
     }
 
     // Fetches the next chunk to `offset` in the ring. In its first round nobody reads the mirror.
@@ -223,7 +265,7 @@ struct Feed {
         due = ring + CHUNK;
         source = begin - skipped + 16 * lane_index();
         left = int(skipped + bytes) - int(16 * lane_index());
-        whole = skipped + bytes <= RING;
+        whole = skipped + bytes < RING;
     }
 
     // Fetches bytes FROM .. TO - 1 of the ring's first round, without waiting for them.
@@ -246,13 +288,20 @@ struct Feed {
     }
 
     // Between two steps of REFILL_ROWS rows: makes sure that the next step finds its words.
-    // After it more than RING - CHUNK bytes are ahead, all but the youngest CHUNK of them arrived.
+    // After it more than RING - CHUNK bytes are ahead, all but the youngest CHUNK of them arrived; of a whole stream, all there is.
     __device__ __forceinline__ void refill() {
         if (any_thread(at >= due)) {  // all threads agree, and the compiler shall know
+            if (whole) {
+                // Once, for what came behind its head. Later only where a damaged stream goes on beyond its end, which the position
+                // shows for good, since the ring's end is not the stream's: what it reads there does not matter.
+                wait();
+                due = ring + RING;
+                at = min(at, due);
+                return;
+            }
             __syncwarp();  // all have read what is overwritten
             fetch(due - CHUNK - ring, false);
-            // Of a stream that the ring holds as a whole everything is there by now, and what is under way is the next stream's.
-            if (!whole || due <= ring + HEAD) asm volatile("cp.async.wait_group 1;" ::: "memory");
+            asm volatile("cp.async.wait_group 1;" ::: "memory");
             due += CHUNK;
             // `due` gets to the ring's end when `at` does, and no earlier step went further than the mirror.
             if (due > ring + RING) at -= RING, due -= RING;
@@ -262,7 +311,7 @@ struct Feed {
 
     // Bytes from the begin of the stream to the next word; may lie beyond its end.
     __device__ __forceinline__ u32 position(u32 bytes) const {
-        return bytes - u32(left + int(16 * lane_index())) - (due + RING - CHUNK - at);
+        return bytes - u32(left + int(16 * lane_index())) - ((whole ? ring : due - CHUNK) + RING - at);
     }
 };
 
@@ -593,6 +642,18 @@ __device__ __forceinline__ void expand_classes(const Tensor& t, u32 fetched, u32
     __syncwarp();
 }
 
+// Fetches the first bytes of a superblock's stream to the begin of the warp's ring, and its classes, without waiting for them. All threads
+// have used what was there.
+__device__ __forceinline__ void fetch_head(const Tensor& t, u32 words, u32 ring) {
+    const u32 begin = __shfl_sync(FULL_WARP, words, 3), bytes = 4 * (__shfl_sync(FULL_WARP, words, 4) & 0xffff);
+    const u32 rows = __shfl_sync(FULL_WARP, words, 5) >> 16;
+    const u32 row = __shfl_sync(FULL_WARP, words, 6), col = __shfl_sync(FULL_WARP, words, 7);
+    Feed feed;
+    feed.begin_at(ring, t.payload + 4 * u64(begin), bytes);
+    feed.template fetch_first<0, HEAD>();
+    fetch_classes(t, row, rows, col, ring + RING + MIRROR + CLASS_BYTES);
+}
+
 // What a warp has asked for of its next superblock.
 template <class L>
 struct Ahead {
@@ -612,9 +673,10 @@ struct Ahead {
     }
 };
 
-template <class L>
-__device__ __forceinline__ u32 decode_full(
-    const Tensor& t, u32 words, u32 next, Ahead<L>& ahead, const Tables& tables, u32 below, u32 warp_offset) {
+// Decodes a superblock and begins with the next; `words` are its words and become those of the next. Returns whether there is one.
+template <class L, class Claim>
+__device__ __forceinline__ bool decode_full(
+    const Tensor& t, u32& words, Claim claim, Ahead<L>& ahead, const Tables& tables, u32 below, u32 ring) {
     constexpr bool doubled = L::doubled;
     const u32 lane = lane_index();
     const Block b = to_block(words);
@@ -622,7 +684,6 @@ __device__ __forceinline__ u32 decode_full(
     const u32 length = 4 * b.stream_words;
     const bool packed = b.base != PLAIN_STATES;
     const u32 first_row = b.first_row, first_col = b.first_col, b_rows = b.rows;
-    const u32 ring = tables.address + warp_offset;
     const u32 class_area = ring + RING + MIRROR, fetched = class_area + CLASS_BYTES;
 
     Superblock<L> s;
@@ -637,7 +698,7 @@ __device__ __forceinline__ u32 decode_full(
     if constexpr (!L::ahead) ahead.load(t, words);
     s.feed.begin_at(ring, payload + 4 * u64(b.stream), length);
     s.feed.wait();
-    if (L::ahead && ahead.head) {
+    if (ahead.head) {
         s.feed.skip_head();
         s.feed.template fetch_first<HEAD, RING>();
     } else {
@@ -663,7 +724,7 @@ __device__ __forceinline__ u32 decode_full(
     u32 tops = (stored0 & 0x80000000u) | (stored1 >> 1 & 0x40000000u);
     if (s.x0 < STATE_LOW || s.x1 < STATE_LOW) tops |= CORRUPT;
 
-    u32 position = 0, staged = 0, next_words = 0;
+    u32 position = 0, staged = 0, next = NONE, next_words = 0;
 #pragma unroll 1
     for (u32 row = 0; row < b.rows; row += L::group) {
         const bool last = row + L::group >= b.rows;
@@ -680,7 +741,11 @@ __device__ __forceinline__ u32 decode_full(
         }
         const bool next_last = row + 2 * L::group >= b.rows;
         s.template rows<0>(tables, below, last, next_last, [&] {
-            if (row == 0 && next != NONE) next_words = load_block_words(t, next);
+            // As late as a load before the last group can be, so that the last superblocks go to warps that are free.
+            if (last ? row == 0 : next_last) {
+                next = claim();
+                if (next != NONE) next_words = load_block_words(t, next);
+            }
             if (!last) {
                 if constexpr (doubled) {
                     s.template load_raw<0, L::halfwords>(ahead.q, s.raw + 128 * L::halfwords, next_last);
@@ -698,14 +763,8 @@ __device__ __forceinline__ u32 decode_full(
             if constexpr (!L::ahead) return;
             ahead.load(t, next_words);
             if (ahead.head) {
-                const u32 begin = __shfl_sync(FULL_WARP, next_words, 3), bytes = 4 * (__shfl_sync(FULL_WARP, next_words, 4) & 0xffff);
-                const u32 next_rows = __shfl_sync(FULL_WARP, next_words, 5) >> 16;
-                const u32 next_row = __shfl_sync(FULL_WARP, next_words, 6), next_col = __shfl_sync(FULL_WARP, next_words, 7);
                 __syncwarp();  // all threads have read what is overwritten
-                Feed feed;
-                feed.begin_at(ring, payload + 4 * u64(begin), bytes);
-                feed.template fetch_first<0, HEAD>();
-                fetch_classes(t, next_row, next_rows, next_col, fetched);
+                fetch_head(t, next_words, ring);
             }
         });
 
@@ -760,15 +819,18 @@ __device__ __forceinline__ u32 decode_full(
     const Block again = to_block(words);
     if ((tops & 3) != 0) fail(t, again, tops & TRUNCATED ? TRUNCATED : CORRUPT);
     finish_stream<L>(t, again, position, length, staged);
-    return next_words;
+    words = next_words;
+    return next != NONE;
 }
 
 // The tables of the fast path.
 template <class L>
 __device__ __forceinline__ void load_tables(const Tensor& t) {
-    if (t.entries == 0) return expand_tables(t, 32 - L::value_bit, L::value_bit);
+    if (t.entries == 0) {
+        return expand_tables(t, reinterpret_cast<u32*>(shared + tables_offset()), 32 - L::value_bit, L::value_bit);
+    }
     // Copied, so that all of them are under way at once.
-    const u32 to = u32(__cvta_generic_to_shared(shared)), bytes = t.contexts << t.table_bits << 2;
+    const u32 to = shared_base() + tables_offset(), bytes = t.contexts << t.table_bits << 2;
     for (u32 at = 16 * threadIdx.x; at < bytes; at += 16 * blockDim.x) {
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + at), "l"(t.entries + at) : "memory");
     }
@@ -781,28 +843,25 @@ __device__ __forceinline__ void decode_batch(const Batch& batch) {
     for_each_block(
         batch,
         [&](const Tensor& t, u32 words) {
-            prefetch_block<L>(t, words, true);
+            prefetch_block<L>(t, words, false);
             if constexpr (L::ahead) ahead.load(t, words);
-            ahead.head = false;
+            fetch_head(t, words, warp_memory());
+            ahead.head = true;
         },
         [](const Tensor& t) { load_tables<L>(t); },
-        [&](const Tensor& t, u32 words, u32 next) {
+        [&](const Tensor& t, u32& words, auto claim) {
             const u32 p = t.table_bits;
-            const Tables tables = {
-                __shfl_sync(FULL_WARP, u32(__cvta_generic_to_shared(shared)), 0), p, (1u << p) - 1, int((t.contexts - 1) << p)};
-            const u32 warp_offset = (t.contexts << (p + 2)) + warp_index() * WARP_BYTES;
-            return decode_full<L>(t, words, next, ahead, tables, below, warp_offset);
+            const Tables tables = {__shfl_sync(FULL_WARP, shared_base() + tables_offset(), 0), p, (1u << p) - 1, int((t.contexts - 1) << p)};
+            return decode_full<L>(t, words, claim, ahead, tables, below, warp_memory());
         });
 }
 
-// 28 warps with 72 registers per thread, or 32 with 64: the first keep more loads under way, the others are for launches whose superblocks
-// they take in fewer rounds.
-constexpr u32 LANES_THREADS = 896;
+// With 64 registers per thread there is no room to load ahead: for launches that 32 warps per multiprocessor take in one round.
 constexpr u32 LANES_MORE_THREADS = 1024;
 
 // Both kernels of a split of a head.
 #define WCODEC_LANES(name, head, shift, sign, element)                                        \
-    extern "C" __global__ void __launch_bounds__(LANES_THREADS, 1)                            \
+    extern "C" __global__ void __launch_bounds__(WARP * Layout<head, shift, sign, element, true>::warps, 1) \
     wcodec_lanes_##name(const __grid_constant__ Batch batch) {                                \
         decode_batch<Layout<head, shift, sign, element, true>>(batch);                        \
     }                                                                                         \

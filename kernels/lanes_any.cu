@@ -96,7 +96,7 @@ __device__ __noinline__ void decode_any(const Tensor& t, const Block& b) {
     Any any = {t, b, raw, coded, cols, pairs, lane, t.element_bytes - t.head_bits / 8u, carries ? all - 2 : all, {0, 0}, 0};
     any.low = t.payload + 4 * u64(b.low);
     const Stream stream = {reinterpret_cast<const u8*>(t.payload + 4 * u64(b.stream)), 4u * b.stream_words};
-    const u32* tables = reinterpret_cast<const u32*>(shared);
+    const u32* tables = reinterpret_cast<const u32*>(shared + SHARE_BYTES);
 
     u32 x[2] = {STATE_LOW, STATE_LOW}, stored[2] = {0, 0};
     int classes[2] = {0, 0};
@@ -200,9 +200,11 @@ __device__ __noinline__ void decode_any(const Tensor& t, const Block& b) {
 extern "C" __global__ void __launch_bounds__(512, 1)
 wcodec_lanes_any(const __grid_constant__ Batch batch) {
     for_each_block(
-        batch, [](const Tensor&, u32) {}, [](const Tensor& t) { expand_tables(t, 32 - t.table_bits, t.table_bits); },
-        [](const Tensor& t, u32 words, u32 next) {
+        batch, [](const Tensor&, u32) {}, [](const Tensor& t) { expand_tables(t, reinterpret_cast<u32*>(shared + SHARE_BYTES), 32 - t.table_bits, t.table_bits); },
+        [](const Tensor& t, u32& words, auto claim) {
             decode_any(t, to_block(words));
-            return next == NONE ? 0 : load_block_words(t, next);
+            const u32 next = claim();
+            if (next != NONE) words = load_block_words(t, next);
+            return next != NONE;
         });
 }

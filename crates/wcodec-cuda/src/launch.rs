@@ -231,7 +231,7 @@ mod tests {
         assert!(crc32.contains(&format!(".maxntid {CRC32_THREADS}, 1, 1")));
         assert!(crc32.contains(&format!(".minnctapersm {CRC32_BLOCKS_PER_SM}")));
         for fast in &lanes::FAST {
-            for threads in [lanes::FAST_THREADS, lanes::MORE_THREADS] {
+            for threads in [fast.threads(), lanes::MORE_THREADS] {
                 assert!(text(fast.module).contains(&format!(".maxntid {threads}, 1, 1")), "{}", fast.module.name);
             }
         }

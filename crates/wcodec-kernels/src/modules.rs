@@ -47,7 +47,7 @@ pub const INTEGER: Module = Module {
 /// `kernels/lanes_1_0.cu`.
 pub const LANES_1_0: Module = Module {
     name: "lanes_1_0",
-    source_sha256: "5769c925781dc4051c54bbe2ec3ae94ea1831a551de4525195b3c369e51a7dc3",
+    source_sha256: "dbf7b65dda07989eabd09859aa41d27dbcfd03f73632e782c89882c2a05af4fa",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_0.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_0.compute_90.ptx") },
@@ -57,7 +57,7 @@ pub const LANES_1_0: Module = Module {
 /// `kernels/lanes_1_0u.cu`.
 pub const LANES_1_0U: Module = Module {
     name: "lanes_1_0u",
-    source_sha256: "fba9db9491086f55c2ddeea13536a5edf4c783b2aaa697b2cf8894f8e036d8b6",
+    source_sha256: "faaab406edd9d02aa9889e97d4ddd7f575bc3872a13c40471c9abd63067107d1",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_0u.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_0u.compute_90.ptx") },
@@ -67,7 +67,7 @@ pub const LANES_1_0U: Module = Module {
 /// `kernels/lanes_1_1.cu`.
 pub const LANES_1_1: Module = Module {
     name: "lanes_1_1",
-    source_sha256: "3607bcea99b30bb6c96a5249b008b3486e4334e9f6f2d748a843a0551fcb39dc",
+    source_sha256: "85b29a088ad48960d2d3311d4ad5f299a780b66f0cd8c4f2c70d581d81d214f3",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_1.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_1.compute_90.ptx") },
@@ -77,7 +77,7 @@ pub const LANES_1_1: Module = Module {
 /// `kernels/lanes_1_1u.cu`.
 pub const LANES_1_1U: Module = Module {
     name: "lanes_1_1u",
-    source_sha256: "78bb08861cda9ce1d2c5f4a7b9cf78d0bfa9a0abbd0e4df3a4a06abd6fd21213",
+    source_sha256: "6571dd4a01da8fca6748097998fc75cbb9631a12205265fa02ea6efeca3dd352",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_1u.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_1u.compute_90.ptx") },
@@ -87,7 +87,7 @@ pub const LANES_1_1U: Module = Module {
 /// `kernels/lanes_1_2.cu`.
 pub const LANES_1_2: Module = Module {
     name: "lanes_1_2",
-    source_sha256: "62a08cfd080e6be5e77a27e350c40c367ca2fe74fdf4bc7a1c402c5589410223",
+    source_sha256: "4d806abbc4519c01597df10f1f4a4d98ca67dda21bf472966022aff3a8ab86eb",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_2.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_2.compute_90.ptx") },
@@ -97,7 +97,7 @@ pub const LANES_1_2: Module = Module {
 /// `kernels/lanes_1_2u.cu`.
 pub const LANES_1_2U: Module = Module {
     name: "lanes_1_2u",
-    source_sha256: "ee80949076e2822d59c0972fcbd01dd592ad1e22075a567bd6e1a719813990f2",
+    source_sha256: "a3a428eed1e299ea8e70338b103e4f8d21584877824ad77d6a5b0efac321b3ff",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_2u.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_2u.compute_90.ptx") },
@@ -107,7 +107,7 @@ pub const LANES_1_2U: Module = Module {
 /// `kernels/lanes_1_3u.cu`.
 pub const LANES_1_3U: Module = Module {
     name: "lanes_1_3u",
-    source_sha256: "4228e93a7da92ae567cb4a24cc74e1a374087fd722a7bcb6bb594449cbb27f16",
+    source_sha256: "bbb5bd733710cf61e75f3b5c87da675f65ad2b233ccefda9dc4b995502270dc4",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_3u.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_3u.compute_90.ptx") },
@@ -117,7 +117,7 @@ pub const LANES_1_3U: Module = Module {
 /// `kernels/lanes_2_10.cu`.
 pub const LANES_2_10: Module = Module {
     name: "lanes_2_10",
-    source_sha256: "11fd48b963dd1d33519f103172625f0acda96418b501151c6d7ebf3bea5ed537",
+    source_sha256: "77015b8b9e5e4c9dd299286bbafa1b5b489b93884c1870e0d11dfa011616d618",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_10.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_10.compute_90.ptx") },
@@ -127,7 +127,7 @@ pub const LANES_2_10: Module = Module {
 /// `kernels/lanes_2_4.cu`.
 pub const LANES_2_4: Module = Module {
     name: "lanes_2_4",
-    source_sha256: "09cb6a8342a82038c64bb4d2b3b0d89932dbcaec856c73e3e3b3dc711f1d5cf1",
+    source_sha256: "4fdcf84e6e68d81f794718069519fd54b2196059f29cc36ec253dcf860532045",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_4.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_4.compute_90.ptx") },
@@ -137,7 +137,7 @@ pub const LANES_2_4: Module = Module {
 /// `kernels/lanes_2_5.cu`.
 pub const LANES_2_5: Module = Module {
     name: "lanes_2_5",
-    source_sha256: "4c7f127e213e264619dde0c2fe63294f848add3bf4949fbfdbd968365e38e750",
+    source_sha256: "b14a1b7662ba32e0d2e09870ab50d578529620eb868e768f84ddd30869c11c03",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_5.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_5.compute_90.ptx") },
@@ -147,7 +147,7 @@ pub const LANES_2_5: Module = Module {
 /// `kernels/lanes_2_6.cu`.
 pub const LANES_2_6: Module = Module {
     name: "lanes_2_6",
-    source_sha256: "fd80dd1ae23ad953dd513e44043735cf206f3b355e0d93f675b712cb0eca1ec7",
+    source_sha256: "b10c137e260dc866b870c4086532e9efca3eb807035f23d4ffe90b726095aa12",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_6.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_6.compute_90.ptx") },
@@ -157,7 +157,7 @@ pub const LANES_2_6: Module = Module {
 /// `kernels/lanes_2_7.cu`.
 pub const LANES_2_7: Module = Module {
     name: "lanes_2_7",
-    source_sha256: "906b44519994d9625d9c84fe9a232feec352d4b316cd3dd4eda06b45f61477a7",
+    source_sha256: "707f26ec8d024a36b0ce837215d6e9fcb32bf01b38739d8623ce10355d91a7a2",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_7.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_7.compute_90.ptx") },
@@ -167,7 +167,7 @@ pub const LANES_2_7: Module = Module {
 /// `kernels/lanes_2_8.cu`.
 pub const LANES_2_8: Module = Module {
     name: "lanes_2_8",
-    source_sha256: "e025e0c9d029dca42f644f84859e6151fa34391c1648a69ac9088f02b13bdd00",
+    source_sha256: "e9298a2f9f3503464c5adf2043b02ce197bcd1eba06cbe1277f4eead173ec1f6",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_8.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_8.compute_90.ptx") },
@@ -177,7 +177,7 @@ pub const LANES_2_8: Module = Module {
 /// `kernels/lanes_2_9.cu`.
 pub const LANES_2_9: Module = Module {
     name: "lanes_2_9",
-    source_sha256: "50e3d5241c5bd93e03b2fe32032b481cb95cb44a58aba75d1d7cb26266699328",
+    source_sha256: "a29522d9ef0d6e1ee5a589561c4380095e33c01773ade926be33e9b245fcfe60",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_9.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_9.compute_90.ptx") },
@@ -187,7 +187,7 @@ pub const LANES_2_9: Module = Module {
 /// `kernels/lanes_4_4.cu`.
 pub const LANES_4_4: Module = Module {
     name: "lanes_4_4",
-    source_sha256: "69c3e0e25eaacf53e1465e8c240bea25950f5af26519e0ef1b9c2e3d672f2732",
+    source_sha256: "7d0e06a3fc514ce59f8b833fedbb937e2095c8634c3c69aab18132a223fb2b7d",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_4_4.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_4_4.compute_90.ptx") },
@@ -197,7 +197,7 @@ pub const LANES_4_4: Module = Module {
 /// `kernels/lanes_4_5.cu`.
 pub const LANES_4_5: Module = Module {
     name: "lanes_4_5",
-    source_sha256: "2ad63d339ef790639f8b6dfb9e28f3ed627b239007d0656c355194ba3c56be07",
+    source_sha256: "0a2e566ea0ebe752dc1e8aae4e851044ab4e0b8868e59610d9b603a129485f15",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_4_5.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_4_5.compute_90.ptx") },
@@ -207,7 +207,7 @@ pub const LANES_4_5: Module = Module {
 /// `kernels/lanes_4_6.cu`.
 pub const LANES_4_6: Module = Module {
     name: "lanes_4_6",
-    source_sha256: "9e513241de8efa12daee1da0f0c5df004446a508036a6f5e42170d94c52f73ef",
+    source_sha256: "f673071fdd5fd5fc78575c41b52cd9a4009ae7c614e12e4968b016474229e7a6",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_4_6.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_4_6.compute_90.ptx") },
@@ -217,7 +217,7 @@ pub const LANES_4_6: Module = Module {
 /// `kernels/lanes_4_7.cu`.
 pub const LANES_4_7: Module = Module {
     name: "lanes_4_7",
-    source_sha256: "b138482317820cd88c2b65a1b3ba362e67359c35b2cc7df8adf03ec256210765",
+    source_sha256: "c6d498afbc2cdad83664b1816b40d746eed86252deb51efc80cd066cfb5e01fd",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_4_7.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_4_7.compute_90.ptx") },
@@ -227,7 +227,7 @@ pub const LANES_4_7: Module = Module {
 /// `kernels/lanes_any.cu`.
 pub const LANES_ANY: Module = Module {
     name: "lanes_any",
-    source_sha256: "3caf7769325de55c25c9072452a3266786e31261396f32d19f8c1985c82ef9a7",
+    source_sha256: "e190b8a3dd16616282ec7f31e4959e00d07c794317bedab0e956eae85c24f36f",
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/lanes_any.compute_80.ptx") }],
 };
 

@@ -52,10 +52,10 @@ const BUCKET_BYTES: usize = 16;
 const TENSOR_WORDS: usize = 30;
 /// `MAX_TENSORS`.
 const MAX_TENSORS: usize = 32;
-/// `LANES_THREADS`.
-pub(super) const FAST_THREADS: u32 = 896;
 /// `LANES_MORE_THREADS`.
 pub(super) const MORE_THREADS: u32 = 1024;
+/// `SHARE_BYTES`.
+const SHARE_BYTES: u32 = 128;
 /// `WARP_BYTES`: ring, mirror, row classes as words, classes as bytes.
 const FAST_WARP_BYTES: u32 = 2048 + 512 + 256 + 128;
 pub(super) const ANY_THREADS: u32 = 512;
@@ -107,14 +107,18 @@ impl Fast {
         Self { module, name, more, split }
     }
 
-    /// Name and most threads of the kernel for a launch. With 32 warps a block is slower than with 28, which have registers to
-    /// load ahead; but a round less is a superblock's time less, which is much where there are few rounds: 29 µs, not 42, for
-    /// 4096 superblocks on 132 multiprocessors.
+    /// `Layout::warps`, in threads.
+    pub(super) const fn threads(&self) -> u32 {
+        let (element_bytes, _, shift, sign) = self.split;
+        if element_bytes == 1 || shift + sign as u32 > 8 { 28 * 32 } else { 20 * 32 }
+    }
+
+    /// Name and most threads of the kernel for a launch. The one that loads ahead is the faster, but where 32 warps take all
+    /// superblocks in one round the other does not wait for the second.
     fn kernel(&self, superblocks: u32, multiprocessors: u32) -> (&'static CStr, u32) {
-        const FEW: u32 = 3;
-        let rounds = |threads: u32| superblocks.div_ceil((multiprocessors * (threads / 32)).max(1));
-        let more = rounds(MORE_THREADS);
-        if more <= FEW && more < rounds(FAST_THREADS) { (self.more, MORE_THREADS) } else { (self.name, FAST_THREADS) }
+        let round = |threads: u32| multiprocessors * (threads / 32);
+        let more = round(self.threads()) < superblocks && superblocks <= round(MORE_THREADS);
+        if more { (self.more, MORE_THREADS) } else { (self.name, self.threads()) }
     }
 }
 
@@ -167,7 +171,7 @@ impl Resident {
         table_bits: u32,
     ) -> Result<Result<u64, CudaError>, CudaError> {
         let value = (contexts << table_bits) as u64 * 4;
-        let limit = u64::from(context.shared_memory()?.saturating_sub(FAST_WARP_BYTES));
+        let limit = u64::from(context.shared_memory()?.saturating_sub(SHARE_BYTES + FAST_WARP_BYTES));
         let what = "the size of the tables";
         Ok(if value <= limit { Ok(value) } else { Err(CudaError::TooLarge { what, value, limit }) })
     }
@@ -480,13 +484,14 @@ fn run(stream: &Stream, fast: Option<&'static Fast>, parts: &[Part<'_>]) -> Resu
         None => (
             &wcodec_kernels::LANES_ANY,
             c"wcodec_lanes_any",
-            Grid { blocks, threads: ANY_THREADS, shared: table_bytes },
+            Grid { blocks, threads: ANY_THREADS, shared: SHARE_BYTES + table_bytes },
         ),
         Some(fast) => {
             let (name, threads) = fast.kernel(total as u32, multiprocessors);
             // `upload` has found that at least one warp fits.
-            let warps = ((context.shared_memory()? - table_bytes) / FAST_WARP_BYTES).min(threads / 32);
-            (fast.module, name, Grid { blocks, threads: 32 * warps, shared: table_bytes + warps * FAST_WARP_BYTES })
+            let beside = SHARE_BYTES + table_bytes;
+            let warps = ((context.shared_memory()? - beside) / FAST_WARP_BYTES).min(threads / 32);
+            (fast.module, name, Grid { blocks, threads: 32 * warps, shared: beside + warps * FAST_WARP_BYTES })
         }
     };
     let function = context.function_with_shared_memory(module, name)?;
