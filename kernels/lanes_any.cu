@@ -5,7 +5,7 @@
 // which only a part is wanted, at the edges of a range of rows.
 //
 // Thread to data: one warp per superblock, thread t holds columns 2t and 2t + 1. Shared memory: tables.
-#include "lanes.cuh"
+#include "lanes_batch.cuh"
 
 // Reads a superblock's stream; beyond its end are zeros.
 struct Stream {
@@ -181,13 +181,17 @@ __device__ __noinline__ void decode_any(const Tensor& t, const Block& b) {
 
     if (position + 4 * b.patches > stream.length) return fail(t, b, TRUNCATED);
     if (((position + 4 * b.patches + 3) & ~3u) != stream.length) return fail(t, b, CORRUPT);
-    __syncwarp();  // all rows are written
-    for (u32 i = lane; i < b.patches; i += WARP) {
+    for (u32 first = 0; first < b.patches; first += WARP) {
+        __syncwarp();  // all rows are written, and earlier patches
+        const u32 i = first + lane, there = __ballot_sync(FULL_WARP, i < b.patches);
+        if (i >= b.patches) continue;
         const u32 at = stream.half(position + 4 * i), value = stream.half(position + 4 * i + 2), row = at / 64, col = at % 64;
+        const bool counts = last_of_its_element(there, at);
         if (row >= rows || col >= cols || value >> coded != 0) {
             fail(t, b, CORRUPT);
             continue;
         }
+        if (!counts) continue;
         const u64 address = element_address(t, b, row, col);
         if (address < t.clip_begin || address >= t.clip_end) continue;
         volatile u8* head = reinterpret_cast<volatile u8*>(address + any.low_bytes);

@@ -47,6 +47,8 @@ struct Spec {
     spread: u32,
     classes: bool,
     low_bits: bool,
+    /// About half of the elements are patches.
+    patched: bool,
     seed: u64,
 }
 
@@ -109,8 +111,10 @@ impl Spec {
         for row in 0..self.rows {
             for col in 0..self.cols {
                 let value = usize::from(layout.coded(head(row, col)));
-                // Rare values are left to patches.
-                if value >= (1 << layout.coded_bits()) / 8 {
+                // Rare values are left to patches, and frequent ones where many are wanted.
+                let fewest =
+                    if self.patched { (mask as usize / 2).saturating_sub(1) } else { (1 << layout.coded_bits()) / 8 };
+                if value >= fewest {
                     counts[classes.context(row, col, self.contexts)][value] += 1;
                 }
             }
@@ -322,6 +326,7 @@ fn spec() -> impl Strategy<Value = Spec> {
                     spread,
                     classes: flags[1],
                     low_bits: flags[2] && seed % 2 == 0,
+                    patched: seed % 7 == 0,
                     seed,
                 }
             },
@@ -342,6 +347,7 @@ fn plain(layout: HeadLayout, element_bytes: usize) -> Spec {
         spread: 12,
         classes: true,
         low_bits: false,
+        patched: false,
         seed: 99,
     }
 }
@@ -493,6 +499,42 @@ fn parts_that_do_not_fit_are_refused() {
     assert!(refused(|t| t.spec.element_bytes = 3));
     assert!(refused(|t| t.spec.block_rows = 0));
     assert!(refused(|t| t.spec.rows = 0));
+}
+
+#[test]
+fn the_last_patch_of_an_element_counts() {
+    let Some(stream) = stream() else { return };
+    for (layout, element_bytes) in splits() {
+        for cols in [128, 100] {
+            // A superblock's patches begin at most three bytes before their own length from its end; all of them become patches of
+            // the first two elements, wherever they begin.
+            let spec = Spec {
+                element_bytes: layout.bytes(),
+                cols,
+                strips_per_chunk: 1000,
+                spread: 2,
+                patched: true,
+                ..plain(layout, element_bytes)
+            };
+            let mut encoded = spec.encode();
+            let streams: usize = encoded.blocks.iter().map(|block| 4 * usize::from(block.stream_words)).sum();
+            let mut end = encoded.chunks[0].len() - streams;
+            let mut random = Random(7);
+            let mut most = 0;
+            for block in &encoded.blocks {
+                end += 4 * usize::from(block.stream_words);
+                let patches = usize::from(block.patches);
+                most = most.max(patches);
+                for half in encoded.chunks[0][end - 4 * patches..end].chunks_exact_mut(2) {
+                    half.copy_from_slice(&(random.next() as u16 & 1).to_le_bytes());
+                }
+            }
+            assert!(most > 64, "{most} patches");
+            let (rejected, expected) = encoded.rejected_by_the_cpu();
+            assert_eq!(rejected, None);
+            assert!(encoded.decode(&stream, 0).expect("no failure") == expected, "{:?}", encoded.spec);
+        }
+    }
 }
 
 proptest! {

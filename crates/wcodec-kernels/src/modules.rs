@@ -47,7 +47,7 @@ pub const INTEGER: Module = Module {
 /// `kernels/lanes_1_0.cu`.
 pub const LANES_1_0: Module = Module {
     name: "lanes_1_0",
-    source_sha256: "dbf7b65dda07989eabd09859aa41d27dbcfd03f73632e782c89882c2a05af4fa",
+    source_sha256: "a480159239622265f3e518c67860e558dc45131e6ae1f91abd9091ef13b6273b",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_0.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_0.compute_90.ptx") },
@@ -57,7 +57,7 @@ pub const LANES_1_0: Module = Module {
 /// `kernels/lanes_1_0u.cu`.
 pub const LANES_1_0U: Module = Module {
     name: "lanes_1_0u",
-    source_sha256: "faaab406edd9d02aa9889e97d4ddd7f575bc3872a13c40471c9abd63067107d1",
+    source_sha256: "ee748389adc51dc5b81000f8f9775bd05a8143740219e7f20f546d4d1dc2fbf0",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_0u.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_0u.compute_90.ptx") },
@@ -67,7 +67,7 @@ pub const LANES_1_0U: Module = Module {
 /// `kernels/lanes_1_1.cu`.
 pub const LANES_1_1: Module = Module {
     name: "lanes_1_1",
-    source_sha256: "85b29a088ad48960d2d3311d4ad5f299a780b66f0cd8c4f2c70d581d81d214f3",
+    source_sha256: "5328e2b47b55266e28c6555575de6cbe2b384926f5f08c68f767f124867f44c2",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_1.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_1.compute_90.ptx") },
@@ -77,7 +77,7 @@ pub const LANES_1_1: Module = Module {
 /// `kernels/lanes_1_1u.cu`.
 pub const LANES_1_1U: Module = Module {
     name: "lanes_1_1u",
-    source_sha256: "6571dd4a01da8fca6748097998fc75cbb9631a12205265fa02ea6efeca3dd352",
+    source_sha256: "9c06fcc1ad89a50371598079e87b06bb3588ec48a0c40567340579c4ba869cf4",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_1u.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_1u.compute_90.ptx") },
@@ -87,7 +87,7 @@ pub const LANES_1_1U: Module = Module {
 /// `kernels/lanes_1_2.cu`.
 pub const LANES_1_2: Module = Module {
     name: "lanes_1_2",
-    source_sha256: "4d806abbc4519c01597df10f1f4a4d98ca67dda21bf472966022aff3a8ab86eb",
+    source_sha256: "174e4bd826a4d8da0bdba4b66e6dd23f4786eef79c4fa6e09fe19a8d751b8351",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_2.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_2.compute_90.ptx") },
@@ -97,7 +97,7 @@ pub const LANES_1_2: Module = Module {
 /// `kernels/lanes_1_2u.cu`.
 pub const LANES_1_2U: Module = Module {
     name: "lanes_1_2u",
-    source_sha256: "a3a428eed1e299ea8e70338b103e4f8d21584877824ad77d6a5b0efac321b3ff",
+    source_sha256: "d9da69b309caac678102074e18b9c25bce6924c0b6f650a3f3526746b6f9e5e3",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_2u.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_2u.compute_90.ptx") },
@@ -107,7 +107,7 @@ pub const LANES_1_2U: Module = Module {
 /// `kernels/lanes_1_3u.cu`.
 pub const LANES_1_3U: Module = Module {
     name: "lanes_1_3u",
-    source_sha256: "bbb5bd733710cf61e75f3b5c87da675f65ad2b233ccefda9dc4b995502270dc4",
+    source_sha256: "25802777b255e73c4964b1254c0d36eaf8f39d2fbecdd958613c374329e739c8",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_3u.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_3u.compute_90.ptx") },
@@ -117,7 +117,7 @@ pub const LANES_1_3U: Module = Module {
 /// `kernels/lanes_2_10.cu`.
 pub const LANES_2_10: Module = Module {
     name: "lanes_2_10",
-    source_sha256: "77015b8b9e5e4c9dd299286bbafa1b5b489b93884c1870e0d11dfa011616d618",
+    source_sha256: "4b164d270ee709511e34059aaf56e7ead3fef04bd2a006e6abaffc9d638c896d",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_10.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_10.compute_90.ptx") },
@@ -127,7 +127,7 @@ pub const LANES_2_10: Module = Module {
 /// `kernels/lanes_2_4.cu`.
 pub const LANES_2_4: Module = Module {
     name: "lanes_2_4",
-    source_sha256: "4fdcf84e6e68d81f794718069519fd54b2196059f29cc36ec253dcf860532045",
+    source_sha256: "79d364a73180313bada5da758079a86f00a2ffbefd1d93a5276ceb0679e98e11",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_4.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_4.compute_90.ptx") },
@@ -137,7 +137,7 @@ pub const LANES_2_4: Module = Module {
 /// `kernels/lanes_2_5.cu`.
 pub const LANES_2_5: Module = Module {
     name: "lanes_2_5",
-    source_sha256: "b14a1b7662ba32e0d2e09870ab50d578529620eb868e768f84ddd30869c11c03",
+    source_sha256: "1842804d5db3a2c6b6fd2b060321c6e9a74f24eeb767da4a4db0c24a7ba00ce7",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_5.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_5.compute_90.ptx") },
@@ -147,7 +147,7 @@ pub const LANES_2_5: Module = Module {
 /// `kernels/lanes_2_6.cu`.
 pub const LANES_2_6: Module = Module {
     name: "lanes_2_6",
-    source_sha256: "b10c137e260dc866b870c4086532e9efca3eb807035f23d4ffe90b726095aa12",
+    source_sha256: "26bb7fffffe8e3a47bcd7a5d4c590596818d78b0b229bca92045880731104866",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_6.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_6.compute_90.ptx") },
@@ -157,7 +157,7 @@ pub const LANES_2_6: Module = Module {
 /// `kernels/lanes_2_7.cu`.
 pub const LANES_2_7: Module = Module {
     name: "lanes_2_7",
-    source_sha256: "707f26ec8d024a36b0ce837215d6e9fcb32bf01b38739d8623ce10355d91a7a2",
+    source_sha256: "79dd30411a7db8ee4d83f9cbc4422675f35b6d8b75050328087090ed808b9bca",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_7.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_7.compute_90.ptx") },
@@ -167,7 +167,7 @@ pub const LANES_2_7: Module = Module {
 /// `kernels/lanes_2_8.cu`.
 pub const LANES_2_8: Module = Module {
     name: "lanes_2_8",
-    source_sha256: "e9298a2f9f3503464c5adf2043b02ce197bcd1eba06cbe1277f4eead173ec1f6",
+    source_sha256: "bb4566d0f3d5e292723ed59bb81d619a7ddae3131c0098b992223e31a4831275",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_8.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_8.compute_90.ptx") },
@@ -177,7 +177,7 @@ pub const LANES_2_8: Module = Module {
 /// `kernels/lanes_2_9.cu`.
 pub const LANES_2_9: Module = Module {
     name: "lanes_2_9",
-    source_sha256: "a29522d9ef0d6e1ee5a589561c4380095e33c01773ade926be33e9b245fcfe60",
+    source_sha256: "bdec1b5fc6bc0dfca6e738cf53ae45b4a77acfdc1cd826cb8b6b3691f35c9f15",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_9.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_9.compute_90.ptx") },
@@ -187,7 +187,7 @@ pub const LANES_2_9: Module = Module {
 /// `kernels/lanes_4_4.cu`.
 pub const LANES_4_4: Module = Module {
     name: "lanes_4_4",
-    source_sha256: "7d0e06a3fc514ce59f8b833fedbb937e2095c8634c3c69aab18132a223fb2b7d",
+    source_sha256: "b333889f8192f448a8c1cadc54e8e648c0e3cd32ba57fce53ad73f1e4d05e379",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_4_4.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_4_4.compute_90.ptx") },
@@ -197,7 +197,7 @@ pub const LANES_4_4: Module = Module {
 /// `kernels/lanes_4_5.cu`.
 pub const LANES_4_5: Module = Module {
     name: "lanes_4_5",
-    source_sha256: "0a2e566ea0ebe752dc1e8aae4e851044ab4e0b8868e59610d9b603a129485f15",
+    source_sha256: "077b4b436ef0551144df84f4f369182f4667624985b048aee8017a4133c2978f",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_4_5.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_4_5.compute_90.ptx") },
@@ -207,7 +207,7 @@ pub const LANES_4_5: Module = Module {
 /// `kernels/lanes_4_6.cu`.
 pub const LANES_4_6: Module = Module {
     name: "lanes_4_6",
-    source_sha256: "f673071fdd5fd5fc78575c41b52cd9a4009ae7c614e12e4968b016474229e7a6",
+    source_sha256: "b54496def6ff34772e70c5257cd9a8de924b26f09536cf881697933828d423df",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_4_6.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_4_6.compute_90.ptx") },
@@ -217,7 +217,7 @@ pub const LANES_4_6: Module = Module {
 /// `kernels/lanes_4_7.cu`.
 pub const LANES_4_7: Module = Module {
     name: "lanes_4_7",
-    source_sha256: "c6d498afbc2cdad83664b1816b40d746eed86252deb51efc80cd066cfb5e01fd",
+    source_sha256: "ca713771c35397f8f8912ac081b9641c2c4f8050df507e575c0a105685fa7863",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_4_7.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_4_7.compute_90.ptx") },
@@ -227,7 +227,7 @@ pub const LANES_4_7: Module = Module {
 /// `kernels/lanes_any.cu`.
 pub const LANES_ANY: Module = Module {
     name: "lanes_any",
-    source_sha256: "e190b8a3dd16616282ec7f31e4959e00d07c794317bedab0e956eae85c24f36f",
+    source_sha256: "834d0557139a4dc47adc3082fe80eef4e9aff092e442d0cc23fb1cbc55ab9554",
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/lanes_any.compute_80.ptx") }],
 };
 

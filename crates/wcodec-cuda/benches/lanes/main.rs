@@ -42,7 +42,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         let small = Matrix::new(1024, 4096, bf16(16, 10));
         let wide = Matrix::new(4096, 14_336, bf16(16, 10));
         let tall = Matrix::new(14_336, 4096, bf16(16, 10));
+        bench.run("one 1024x4096", &[(&small, 1)])?;
         bench.run("one 4096x4096", &[(&matrix, 1)])?;
+        bench.run("one 14336x4096", &[(&tall, 1)])?;
+        bench.run("q, k, v and o of a layer", &[(&matrix, 2), (&small, 2)])?;
         bench.run("16 of 4096x4096", &[(&matrix, 16)])?;
         bench.run("layer of Llama-3-8B", &[(&matrix, 2), (&small, 2), (&tall, 2), (&wide, 1)])?;
         drop((small, wide, tall));
