@@ -2,8 +2,9 @@
 //!
 //! *Registers*: states are split into halves, 32 lanes to a vector (even columns, odd columns), and buckets are looked up by byte
 //! permutations: six look-ups per half row of one, two or four permutations of 128 entries each. Two superblocks go together, table by
-//! table: that hides the chain state → bucket → alias → frequency → multiply → words, and loads every vector of a table once for four
-//! halves (looked up half by half, the loads were the limit: 17 % slower at 256 entries). Four together lack registers and are slower.
+//! table: that hides the chain state → bucket → alias → frequency → multiply → words, and loads every vector of a table once for both.
+//! Four together lack registers and are slower. Sets of up to 256 entries have this step in assembly (`step`), the others in intrinsics
+//! (`look_up`).
 //!
 //! *Gather*: states are four vectors of sixteen, lanes 0–15, 16–31 (even columns), 32–47, 48–63 (odd columns), and a slot's entry
 //! is gathered from 2^P. A row takes some 80 vector instructions and four gathers worth about 12 cycles each, more where the
@@ -16,6 +17,7 @@ use std::mem::MaybeUninit;
 mod gather;
 mod join;
 mod look_up;
+mod step;
 mod vectors;
 
 use self::join::{ANY_BITS, join_rows};
@@ -214,8 +216,10 @@ fn prefetch(plan: &Plan, block: &Full<'_>, row: usize, position: usize, target: 
         _ => 0,
     };
     let first = target.bytes.as_ptr().wrapping_add(block.offset + row * target.row_stride);
-    for line in 0..lines {
-        _mm_prefetch::<_MM_HINT_ET0>(first.wrapping_add(64 * line).cast());
+    for line in 0..4 {
+        if line < lines {
+            _mm_prefetch::<_MM_HINT_ET0>(first.wrapping_add(64 * line).cast());
+        }
     }
     let raw = block.raw.as_ptr().wrapping_add(128 * plan.raw_bits * row / GROUP_ROWS);
     for ahead in [raw, block.stream.as_ptr().wrapping_add(position + 768)] {

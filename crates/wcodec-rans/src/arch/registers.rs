@@ -9,7 +9,7 @@ use crate::layout::HeadLayout;
 use crate::table_set::TableSet;
 
 /// Most entries T·B.
-const MAX_ENTRIES: usize = 512;
+pub(crate) const MAX_ENTRIES: usize = 512;
 /// Most symbols whose values are looked up as 16-bit words; above, they are told as distances of one byte from the first.
 const WORD_VALUES: usize = 64;
 /// Sums of classes that contexts are given for: −8 to 23, modulo 32.
@@ -17,7 +17,7 @@ pub(crate) const SUMS: std::ops::RangeInclusive<i32> = -8..=23;
 
 /// See the [module](self).
 #[derive(Debug, Clone)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(crate) struct Registers {
     /// Slots of a bucket's own symbol, at most 255: full buckets of 256 have their own symbol as alias, too.
     pub(crate) divide: [u8; MAX_ENTRIES],

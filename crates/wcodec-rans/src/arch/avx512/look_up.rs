@@ -1,10 +1,13 @@
 //! Rows by byte permutations: states in halves, 32 lanes to a vector, buckets looked up in [`Registers`].
-#![expect(unsafe_code, reason = "a vector load")]
+//!
+//! Two superblocks with tables of up to 256 entries go by the assembly of [`super::step`], which is this file's step, scheduled by hand.
+#![expect(unsafe_code, reason = "a vector load, and steps that read ahead")]
 
 use std::arch::x86_64::*;
 
 use super::super::plan::{Full, Plan, ROW_WINDOW};
 use super::super::registers::{Registers, SUMS};
+use super::step::step_of_two;
 use super::vectors::{ORDERS, load, load_words, select, window};
 use super::{Values, prefetch};
 use crate::superblock::Target;
@@ -49,23 +52,23 @@ macro_rules! register_step {
         halves!($n, b, h, {
             let low = $states[b][h];
             let own = _mm512_multishift_epi64_epi8($t.bucket_bits, low);
-            index[b][h] = select($t.bucket_mask, own, _mm512_permutexvar_epi16(sums[b][h], $t.starts));
+            let start = _mm512_permutexvar_epi16(sums[b][h], $t.starts);
+            index[b][h] = select($t.bucket_mask, own, start);
             if VECTORS > 2 {
-                tops[b][h][0] = _mm512_movepi8_mask(index[b][h]);
+                tops[b][h][0] = _mm512_movepi8_mask(if WIDE { index[b][h] } else { start });
             }
             if VECTORS > 4 {
                 tops[b][h][1] = _mm512_movepi8_mask(_mm512_permutexvar_epi16(sums[b][h], $t.high_starts));
             }
-            places[b][h] = _mm512_and_si512(low, $t.place_mask);
+            places[b][h] = _mm512_and_si512(_mm512_multishift_epi64_epi8($t.place_bits, low), $t.place_mask);
         });
         let divides = look_up!($n, &$t.tables.divide, index, tops);
         let aliases = look_up!($n, &$t.tables.alias, index, tops);
-        let mut aliased = [[0u32; 2]; $n];
+        let mut aliased = [[0u64; 2]; $n];
         let mut symbols = index;
         halves!($n, b, h, {
-            let divide = _mm512_maskz_mov_epi8(LOW, divides[b][h]);
-            aliased[b][h] = _mm512_cmpge_epu16_mask(places[b][h], divide);
-            symbols[b][h] = _mm512_mask_mov_epi16(index[b][h], aliased[b][h], aliases[b][h]);
+            aliased[b][h] = _mm512_cmpge_epu8_mask(places[b][h], divides[b][h]);
+            symbols[b][h] = _mm512_mask_mov_epi8(index[b][h], aliased[b][h], aliases[b][h]);
         });
         let adjust_low = look_up!($n, &$t.tables.adjust[0], index, tops);
         let adjust_high = look_up!($n, &$t.tables.adjust[1], index, tops);
@@ -77,7 +80,8 @@ macro_rules! register_step {
         let mut values = sums;
         halves!($n, b, h, {
             let adjust = _mm512_mask_mov_epi8(adjust_high[b][h], LOW, adjust_low[b][h]);
-            let bias = _mm512_mask_add_epi16(places[b][h], aliased[b][h], places[b][h], adjust);
+            let place = _mm512_maskz_mov_epi8(LOW, places[b][h]);
+            let bias = _mm512_add_epi16(place, _mm512_maskz_mov_epi8(aliased[b][h], adjust));
             let freq = _mm512_mask_mov_epi8(freq_high[b][h], LOW, freq_low[b][h]);
             let (low, high) = ($states[b][h], $states[b][2 + h]);
             let quotient = _mm512_shrdv_epi16(low, high, $t.table_bits);
@@ -87,8 +91,9 @@ macro_rules! register_step {
                 _mm512_mulhi_epu16(freq, quotient),
                 _mm512_mullo_epi16(freq, _mm512_srlv_epi16(high, $t.table_bits)),
             );
+            // Below 2^16: no high half, and no carry into it. Asked of both at once, since masks take long.
+            let short = _kandn_mask32(carry, _mm512_testn_epi16_mask(next_high, next_high));
             let next_high = _mm512_mask_sub_epi16(next_high, carry, next_high, _mm512_set1_epi16(-1));
-            let short = _mm512_testn_epi16_mask(next_high, next_high);
             $states[b][2 + h] = _mm512_mask_mov_epi16(next_high, short, next_low);
             $states[b][h] = _mm512_mask_expand_epi16(next_low, short, window::<$careful>($streams(b), $positions[b]));
             $positions[b] += 2 * short.count_ones() as usize;
@@ -107,15 +112,21 @@ macro_rules! register_step {
             values[b][h] = _mm512_mask_add_epi16(value, nonzero, value, shift);
         });
         each!($n, b, {
-            let [even, odd] = values[b];
-            values[b] = if NARROW {
-                [_mm512_permutex2var_epi8(even, $t.join[0], odd), _mm512_setzero_si512()]
-            } else {
-                [_mm512_permutex2var_epi16(even, $t.join[0], odd), _mm512_permutex2var_epi16(even, $t.join[1], odd)]
-            };
+            values[b] = ordered::<NARROW>($t, values[b]);
         });
         values
     }};
+}
+
+/// Value words in the order of columns, from those of even and of odd ones.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn ordered<const NARROW: bool>(t: &LookUp<'_>, [even, odd]: [__m512i; 2]) -> [__m512i; 2] {
+    if NARROW {
+        [_mm512_permutex2var_epi8(even, t.join[0], odd), _mm512_setzero_si512()]
+    } else {
+        [_mm512_permutex2var_epi16(even, t.join[0], odd), _mm512_permutex2var_epi16(even, t.join[1], odd)]
+    }
 }
 
 /// The vectors of a byte table of VECTORS.
@@ -178,7 +189,17 @@ pub(super) fn register_rows<const N: usize, const VECTORS: usize, const WIDE: bo
                 prefetch(plan, &blocks[b], i, at[b], target);
             });
             let streams = |b: usize| blocks[b].readable;
-            let row = register_step!(N, t, halves, sums, streams, at, false);
+            let row = if N == 2 && VECTORS <= 4 && !WIDE {
+                let mut row = sums;
+                // SAFETY: before every one of these rows all streams have the 128 bytes that it may take.
+                unsafe {
+                    step_of_two::<N, VECTORS, 0>(t, &mut halves, &sums, blocks, &mut at, &mut row);
+                    step_of_two::<N, VECTORS, 1>(t, &mut halves, &sums, blocks, &mut at, &mut row);
+                }
+                row.map(|row| ordered::<NARROW>(t, row))
+            } else {
+                register_step!(N, t, halves, sums, streams, at, false)
+            };
             each!(N, b, {
                 values[b][i].write(row[b]);
             });
@@ -222,15 +243,18 @@ fn careful_row<const VECTORS: usize, const WIDE: bool, const NARROW: bool>(
 
 /// What the steps in registers need: the byte tables and vectors that no row changes.
 pub(super) struct LookUp<'a> {
-    tables: &'a Registers,
+    pub(super) tables: &'a Registers,
     /// Of every halfword, the eight bits that begin with the bucket.
-    bucket_bits: __m512i,
-    bucket_mask: __m512i,
-    place_mask: __m512i,
+    pub(super) bucket_bits: __m512i,
+    pub(super) bucket_mask: __m512i,
+    /// Of every halfword, the low eight bits, twice.
+    pub(super) place_bits: __m512i,
+    /// Bits of a place, in every byte.
+    pub(super) place_mask: __m512i,
     starts: __m512i,
     high_starts: __m512i,
     shifts: __m512i,
-    table_bits: __m512i,
+    pub(super) table_bits: __m512i,
     values: [__m512i; 2],
     first: __m512i,
     lowest: __m512i,
@@ -249,7 +273,8 @@ impl<'a> LookUp<'a> {
             tables,
             bucket_bits: _mm512_add_epi8(load(&ORDERS.bits), _mm512_set1_epi8(width_bits as i8)),
             bucket_mask: _mm512_set1_epi8(((1u32 << tables.bucket_bits) - 1) as i8),
-            place_mask: _mm512_set1_epi16(((1u32 << width_bits) - 1) as i16),
+            place_bits: load(&ORDERS.bits),
+            place_mask: _mm512_set1_epi8(((1u32 << width_bits) - 1) as i8),
             starts: load_words(&tables.tables),
             high_starts: load_words(&tables.high_tables),
             shifts: load_words(&tables.shifts),
