@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::plan::{
-    BYTES, FUSED, Full, Output, Plan, RING, ROW_WINDOW, SCATTERED_BYTES, SCATTERED_WORDS, WORDS, carried, narrow,
+    BYTES, Done, FUSED, Full, Output, Plan, RING, ROW_WINDOW, SCATTERED_BYTES, SCATTERED_WORDS, WORDS, carried, narrow,
     scatter,
 };
 use crate::superblock::{DecodeTables, Target};
@@ -35,9 +35,10 @@ impl Avx2 {
         plan: &Plan,
         blocks: &[Full<'_>; N],
         target: &mut Target<'_>,
-    ) -> Option<[usize; N]> {
+    ) -> Option<[Done; N]> {
         // SAFETY: `self` exists only if `new` saw every feature that `decode` is compiled for.
-        unsafe { decode(tables, plan, blocks, target) }
+        let positions = unsafe { decode(tables, plan, blocks, target) }?;
+        Some(positions.map(|at| Done { patches: Some(at), sum: None }))
     }
 }
 

@@ -14,6 +14,7 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
+mod fold;
 mod gather;
 mod join;
 mod look_up;
@@ -22,9 +23,9 @@ mod vectors;
 
 use self::join::{ANY_BITS, join_rows};
 use self::look_up::LookUp;
-use self::vectors::{ORDERS, load, quarters, select};
-use super::plan::{Full, Output, Plan};
-use crate::superblock::{DecodeTables, GROUP_ROWS, Job, MAX_ROWS, Target};
+use self::vectors::{ORDERS, load, load_words, quarters, select, store, store_words};
+use super::plan::{Done, Full, Output, Plan};
+use crate::superblock::{DecodeTables, GROUP_ROWS, Job, MAX_ROWS, PATCH_BYTES, Target};
 use crate::{LANES, STATE_LOW};
 
 /// Proof that the CPU has every feature this module is compiled for.
@@ -41,7 +42,9 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512vbmi")
             && is_x86_feature_detected!("avx512vbmi2")
             && is_x86_feature_detected!("bmi2")
-            && is_x86_feature_detected!("popcnt");
+            && is_x86_feature_detected!("popcnt")
+            && is_x86_feature_detected!("pclmulqdq")
+            && is_x86_feature_detected!("vpclmulqdq");
         all.then_some(Self(()))
     }
 
@@ -52,6 +55,13 @@ impl Avx512 {
         unsafe { fetch(job) }
     }
 
+    /// See [`super::Backend::settle`].
+    #[inline]
+    pub(crate) fn settle(self) {
+        // SAFETY: SSE is older than any CPU that this is compiled for.
+        unsafe { _mm_sfence() }
+    }
+
     /// See [`super::Backend::decode`].
     #[inline]
     pub(crate) fn decode<const N: usize>(
@@ -60,7 +70,7 @@ impl Avx512 {
         plan: &Plan,
         blocks: &[Full<'_>; N],
         target: &mut Target<'_>,
-    ) -> Option<[usize; N]> {
+    ) -> Option<[Done; N]> {
         // SAFETY: `self` exists only if `new` saw every feature that `decode` is compiled for.
         unsafe { decode(tables, plan, blocks, target) }
     }
@@ -89,7 +99,9 @@ struct Constants {
 }
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 fn constants(tables: &DecodeTables, plan: &Plan) -> Constants {
     let p = tables.table_bits() as i32;
     let layout = plan.layout;
@@ -120,13 +132,15 @@ fn constants(tables: &DecodeTables, plan: &Plan) -> Constants {
 }
 
 /// Picks the loop for these tables and this size of heads.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 fn decode<const N: usize>(
     tables: &DecodeTables,
     plan: &Plan,
     blocks: &[Full<'_>; N],
     target: &mut Target<'_>,
-) -> Option<[usize; N]> {
+) -> Option<[Done; N]> {
     match tables.registers() {
         None => by_size::<N, 0, false>(tables, plan, blocks, target),
         Some(r) => match (r.vectors, r.wide) {
@@ -140,13 +154,15 @@ fn decode<const N: usize>(
 }
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 fn by_size<const N: usize, const VECTORS: usize, const WIDE: bool>(
     tables: &DecodeTables,
     plan: &Plan,
     blocks: &[Full<'_>; N],
     target: &mut Target<'_>,
-) -> Option<[usize; N]> {
+) -> Option<[Done; N]> {
     if plan.output.narrow() {
         superblocks::<N, VECTORS, WIDE, true>(tables, plan, blocks, target)
     } else {
@@ -160,13 +176,15 @@ const GATHER: usize = 0;
 /// A superblock's value words, row by row.
 type Values = [MaybeUninit<[__m512i; 2]>; MAX_ROWS];
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 fn superblocks<const N: usize, const VECTORS: usize, const WIDE: bool, const NARROW: bool>(
     tables: &DecodeTables,
     plan: &Plan,
     blocks: &[Full<'_>; N],
     target: &mut Target<'_>,
-) -> Option<[usize; N]> {
+) -> Option<[Done; N]> {
     let c = constants(tables, plan);
     let mut states = [[_mm512_setzero_si512(); 4]; N];
     for b in 0..N {
@@ -188,28 +206,93 @@ fn superblocks<const N: usize, const VECTORS: usize, const WIDE: bool, const NAR
             target,
         );
     }
+    let mut done = [Done { patches: None, sum: None }; N];
     for b in 0..N {
-        let tails = carried(&states[b], &blocks[b], plan, &mut positions[b])?;
-        let block = &blocks[b];
-        match plan.raw_bits {
-            _ if !plan.rows.is_multiple_of(GROUP_ROWS) => {
-                join_rows::<NARROW, ANY_BITS>(&c, plan, block, &values[b], &tails, target);
-            }
-            6 if !NARROW => join_rows::<NARROW, 6>(&c, plan, block, &values[b], &tails, target),
-            7 if !NARROW => join_rows::<NARROW, 7>(&c, plan, block, &values[b], &tails, target),
-            9 if !NARROW => join_rows::<NARROW, 9>(&c, plan, block, &values[b], &tails, target),
-            _ => join_rows::<NARROW, ANY_BITS>(&c, plan, block, &values[b], &tails, target),
+        let (block, values) = (&blocks[b], &mut values[b]);
+        let tails = carried(&states[b], block, plan, &mut positions[b])?;
+        // Values that are wider than those of entries would be cut when heads are joined.
+        if c.wide && block.patches > 0 {
+            done[b].patches = Some(positions[b]);
+        } else {
+            patch::<NARROW>(block, plan, positions[b], values)?;
+        }
+        let sum = if plan.batch.sums.is_some() && plan.output.dense() {
+            join::<NARROW, true>(&c, plan, block, values, &tails, target)
+        } else {
+            join::<NARROW, false>(&c, plan, block, values, &tails, target)
+        };
+        done[b].sum = sum.filter(|_| done[b].patches.is_none());
+    }
+    Some(done)
+}
+
+/// Picks the loop for this number of raw bits.
+#[inline]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
+fn join<const NARROW: bool, const SUM: bool>(
+    c: &Constants,
+    plan: &Plan,
+    block: &Full<'_>,
+    values: &Values,
+    tails: &[[__m512i; 2]; 2],
+    target: &mut Target<'_>,
+) -> Option<u32> {
+    match plan.raw_bits {
+        _ if !plan.rows.is_multiple_of(GROUP_ROWS) => {
+            join_rows::<NARROW, SUM, ANY_BITS>(c, plan, block, values, tails, target)
+        }
+        6 if !NARROW => join_rows::<NARROW, SUM, 6>(c, plan, block, values, tails, target),
+        7 if !NARROW => join_rows::<NARROW, SUM, 7>(c, plan, block, values, tails, target),
+        9 if !NARROW => join_rows::<NARROW, SUM, 9>(c, plan, block, values, tails, target),
+        _ => join_rows::<NARROW, SUM, ANY_BITS>(c, plan, block, values, tails, target),
+    }
+}
+
+/// Puts patched values in their places among the value words; `None` if one has no place, or the stream does not end behind them.
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
+fn patch<const NARROW: bool>(block: &Full<'_>, plan: &Plan, position: usize, values: &mut Values) -> Option<()> {
+    let end = position + PATCH_BYTES * usize::from(block.patches);
+    if end.next_multiple_of(4) != block.stream.len() {
+        return None;
+    }
+    for patch in block.stream[position..end].as_chunks::<PATCH_BYTES>().0 {
+        let [p0, p1, v0, v1] = *patch;
+        let (at, value) = (usize::from(u16::from_le_bytes([p0, p1])), u16::from_le_bytes([v0, v1]));
+        let (row, col) = (at / LANES, at % LANES);
+        if row >= plan.rows || u32::from(value) >> plan.layout.coded_bits() != 0 {
+            return None;
+        }
+        let value = value << plan.layout.shift();
+        // SAFETY: every row has been written.
+        let row = unsafe { values[row].assume_init_mut() };
+        if NARROW {
+            let mut bytes = [0; 64];
+            store(row[0], &mut bytes);
+            bytes[usize::from(ORDERS.columns[col])] = value as u8;
+            row[0] = load(&bytes);
+        } else {
+            let mut words = [0; 32];
+            store_words(row[col / 32], &mut words);
+            words[col % 32] = value;
+            row[col / 32] = load_words(&words);
         }
     }
-    Some(positions)
+    Some(())
 }
 
 /// Asks for the lines that storing `row` will want, for its share of the raw field, and for words further on. Rows of a wide tensor
 /// lie on pages of their own, and streams and raw fields change with every superblock: no hardware prefetcher looks far enough ahead.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 fn prefetch(plan: &Plan, block: &Full<'_>, row: usize, position: usize, target: &Target<'_>) {
     let lines = match plan.output {
+        _ if plan.batch.streaming => 0,
         Output::Bytes => 1,
         Output::Words => 2,
         Output::Fused => 4,
@@ -228,7 +311,9 @@ fn prefetch(plan: &Plan, block: &Full<'_>, row: usize, position: usize, target: 
 }
 
 /// Asks for the states, the first words and the first raw codes.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 fn fetch(job: &Job<'_>) {
     let block = &job.block;
     for (bytes, most) in [(block.states, 256), (block.stream, 768), (block.raw, 512)] {
@@ -240,7 +325,9 @@ fn fetch(job: &Job<'_>) {
 
 /// States before the first row; `None` if one is below its interval.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 fn first_states(block: &Full<'_>) -> Option<[__m512i; 4]> {
     let mut states = quarters(block.states);
     for x in &mut states {
@@ -258,7 +345,9 @@ fn first_states(block: &Full<'_>) -> Option<[__m512i; 4]> {
 /// The two carried halfwords of all columns as raw words; moves `position` past the overflow. `None` if the words or the
 /// overflow run past the stream, or a lane that carries nothing ends elsewhere than it started.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 fn carried(states: &[__m512i; 4], block: &Full<'_>, plan: &Plan, position: &mut usize) -> Option<[[__m512i; 2]; 2]> {
     let rest = block.stream.get(*position..)?;
     let mut tails = [_mm512_setzero_si512(); 4];
@@ -314,7 +403,9 @@ fn carried(states: &[__m512i; 4], block: &Full<'_>, plan: &Plan, position: &mut 
 
 /// Inclusive prefix sums.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 fn prefix_sums(x: __m512i) -> __m512i {
     let zero = _mm512_setzero_si512();
     let x = _mm512_add_epi32(x, _mm512_alignr_epi32::<15>(x, zero));

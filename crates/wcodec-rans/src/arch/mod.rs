@@ -50,7 +50,7 @@ use crate::layout::HeadLayout;
 use crate::superblock::{DecodeTables, Job, Target};
 use crate::table_set::TableSet;
 
-pub(crate) use plan::{Full, Plan};
+pub(crate) use plan::{Batch, Done, Full, Plan};
 pub(crate) use registers::Registers;
 
 /// An instruction set to decode with.
@@ -135,6 +135,11 @@ impl Backend {
         if self.isa() == Isa::Avx512 { Registers::new(layout, set, alias) } else { None }
     }
 
+    /// Whether it sums what it decodes.
+    pub(crate) fn sums(self) -> bool {
+        self.isa() == Isa::Avx512
+    }
+
     /// How many superblocks decode fastest together: 1, 2 or 4. AVX2 gained nothing by two: it lacks the registers for both.
     pub(crate) fn together(self) -> usize {
         if self.isa() == Isa::Avx512 { 2 } else { 1 }
@@ -150,8 +155,15 @@ impl Backend {
         }
     }
 
-    /// Decodes N full superblocks side by side up to their patches. Returns where in its stream each one's patches
-    /// begin; `None` when this backend has no vectors, or a superblock is damaged.
+    /// Makes rows that went past the caches visible to other threads.
+    pub(crate) fn settle(self) {
+        #[cfg(target_arch = "x86_64")]
+        if let Self::Avx512(token) = self {
+            token.settle();
+        }
+    }
+
+    /// Decodes N full superblocks side by side. `None` when this backend has no vectors, or a superblock is damaged.
     #[inline]
     pub(crate) fn decode<const N: usize>(
         self,
@@ -159,7 +171,7 @@ impl Backend {
         plan: &Plan,
         blocks: &[Full<'_>; N],
         target: &mut Target<'_>,
-    ) -> Option<[usize; N]> {
+    ) -> Option<[Done; N]> {
         match self {
             Self::Scalar => None,
             #[cfg(target_arch = "x86_64")]

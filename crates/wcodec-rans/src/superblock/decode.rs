@@ -5,8 +5,9 @@ use std::sync::OnceLock;
 use super::encode::trade_signs;
 use super::{Classes, GROUP_ROWS, PATCH_BYTES, PLAIN_STATES, Shape, raw_position, state_base};
 use crate::alias::AliasTable;
-use crate::arch::{Backend, Full, Isa, Plan, Registers};
+use crate::arch::{Backend, Batch, Done, Full, Isa, Plan, Registers};
 use crate::bits::BitReader;
+use crate::crc::{self, TargetSum};
 use crate::error::{RansError, Result, corrupt, truncated};
 use crate::layout::HeadLayout;
 use crate::table_set::{TableSet, max_value_bits};
@@ -76,6 +77,17 @@ impl Target<'_> {
         }
         Ok(())
     }
+}
+
+/// How decoded rows reach memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Stores {
+    /// Through the caches: for what is read soon.
+    #[default]
+    Cached,
+    /// Past the caches where the instruction set can and rows are aligned to 64 bytes: saves reading every line before it is written. For
+    /// outputs larger than the caches.
+    Streaming,
 }
 
 /// A table set laid out for decoding.
@@ -198,7 +210,8 @@ impl DecodeTables {
     ) -> Result<()> {
         let job = Job { shape, classes, block, offset: 0, low: target.low, readable: &[] };
         self.check(&job, &target)?;
-        self.decode_one(&job, &mut target)
+        self.decode_one(&job, &mut target, Batch { sums: None, streaming: false })?;
+        Ok(())
     }
 
     /// Decodes superblocks into one target. [`Target::low`] is not looked at; every job has its own.
@@ -210,18 +223,61 @@ impl DecodeTables {
     /// # Errors
     /// As [`DecodeTables::decode`], of the first job that has one.
     pub fn decode_batch(&self, jobs: &[Job<'_>], mut target: Target<'_>) -> Result<()> {
+        self.batch(jobs, &mut target, Batch { sums: None, streaming: false }, |_, _, _| {})
+    }
+
+    /// Decodes superblocks that make up all of the target, no byte of it outside of them and none in two, and gives the CRC-32 (as in zip) of
+    /// its bytes. With AVX-512 that takes no second pass: rows are summed while they are in registers.
+    ///
+    /// # Errors
+    /// As [`DecodeTables::decode_batch`], and [`RansError::BadArgument`] where the superblocks have not as many bytes as the target.
+    pub fn decode_batch_crc32(&self, jobs: &[Job<'_>], mut target: Target<'_>, stores: Stores) -> Result<u32> {
+        let len = target.bytes.len();
+        if jobs.iter().map(|job| job.shape.elements() * target.element_bytes).sum::<usize>() != len {
+            return Err(RansError::BadArgument("superblocks do not make up the target"));
+        }
+        let streaming = stores == Stores::Streaming;
+        let summed = self.backend.sums() && target.row_stride >= LANES;
+        let sums = summed.then(|| crc::distance(8 * target.row_stride as u64));
+        let mut sum = TargetSum::new();
+        self.batch(jobs, &mut target, Batch { sums, streaming }, |job, target, part| {
+            if summed {
+                sum.add(job, target, part);
+            }
+        })?;
+        Ok(if summed { sum.finish(len) } else { crc32fast::hash(target.bytes) })
+    }
+
+    /// Decodes all jobs, and tells `each` of every one when it is decoded.
+    fn batch(
+        &self,
+        jobs: &[Job<'_>],
+        target: &mut Target<'_>,
+        batch: Batch,
+        mut each: impl FnMut(&Job<'_>, &Target<'_>, Option<u32>),
+    ) -> Result<()> {
         let mut rest = jobs;
         while let [first, ..] = rest {
-            self.check(first, &target)?;
+            self.check(first, target)?;
             let done = match self.backend.together() {
-                4 if self.decode_together::<4>(rest, &mut target)? => 4,
-                2 | 4 if self.decode_together::<2>(rest, &mut target)? => 2,
-                _ => {
-                    self.decode_one(first, &mut target)?;
+                2 => self.decode_together::<2>(rest, target, batch)?,
+                _ => None,
+            };
+            let count = match done {
+                Some(sums) => {
+                    rest.iter().zip(sums).for_each(|(job, sum)| each(job, target, sum));
+                    2
+                }
+                None => {
+                    let sum = self.decode_one(first, target, batch)?;
+                    each(first, target, sum);
                     1
                 }
             };
-            rest = &rest[done..];
+            rest = &rest[count..];
+        }
+        if batch.streaming {
+            self.backend.settle();
         }
         Ok(())
     }
@@ -235,36 +291,51 @@ impl DecodeTables {
         target.check(shape, self.layout, job.offset, job.low)
     }
 
-    fn decode_one(&self, job: &Job<'_>, target: &mut Target<'_>) -> Result<()> {
+    fn decode_one(&self, job: &Job<'_>, target: &mut Target<'_>, batch: Batch) -> Result<Option<u32>> {
         if let Some(full) = self.full(job) {
-            let plan = Plan::new(job.shape, self.layout, target, !job.low.is_empty());
-            if let Some([position]) = self.backend.decode(self, &plan, &[full], target) {
-                return self.patch(job, position, target);
+            let plan = Plan::new(job.shape, self.layout, target, !job.low.is_empty(), batch);
+            if let Some([done]) = self.backend.decode(self, &plan, &[full], target) {
+                return self.finish(job, done, target);
             }
         }
-        self.decode_scalar(job, target)
+        self.decode_scalar(job, target)?;
+        Ok(None)
     }
 
-    /// Decodes the first N jobs together; `false` when they do not go together or one of them is damaged.
-    fn decode_together<const N: usize>(&self, jobs: &[Job<'_>], target: &mut Target<'_>) -> Result<bool> {
-        let Some((jobs, later)) = jobs.split_first_chunk::<N>() else { return Ok(false) };
+    /// Decodes the first N jobs together and gives their sums; `None` when they do not go together or one of them is damaged.
+    fn decode_together<const N: usize>(
+        &self,
+        jobs: &[Job<'_>],
+        target: &mut Target<'_>,
+        batch: Batch,
+    ) -> Result<Option<[Option<u32>; N]>> {
+        let Some((jobs, later)) = jobs.split_first_chunk::<N>() else { return Ok(None) };
         let first = &jobs[0];
         let alike = |job: &Job<'_>| job.shape == first.shape && job.low.is_empty() == first.low.is_empty();
         if !jobs[1..].iter().all(|job| alike(job) && self.check(job, target).is_ok()) {
-            return Ok(false);
+            return Ok(None);
         }
         let full: [Option<Full<'_>>; N] = jobs.each_ref().map(|job| self.full(job));
         if full.iter().any(Option::is_none) {
-            return Ok(false);
+            return Ok(None);
         }
         let full = full.map(|f| f.expect("none is missing"));
         later.iter().take(N).for_each(|job| self.backend.expect(job));
-        let plan = Plan::new(first.shape, self.layout, target, !first.low.is_empty());
-        let Some(positions) = self.backend.decode(self, &plan, &full, target) else { return Ok(false) };
-        for (job, position) in jobs.iter().zip(positions) {
+        let plan = Plan::new(first.shape, self.layout, target, !first.low.is_empty(), batch);
+        let Some(done) = self.backend.decode(self, &plan, &full, target) else { return Ok(None) };
+        let mut sums = [None; N];
+        for ((sum, job), done) in sums.iter_mut().zip(jobs).zip(done) {
+            *sum = self.finish(job, done, target)?;
+        }
+        Ok(Some(sums))
+    }
+
+    /// Applies patches where the backend has not; gives the superblock's sum.
+    fn finish(&self, job: &Job<'_>, done: Done, target: &mut Target<'_>) -> Result<Option<u32>> {
+        if let Some(position) = done.patches {
             self.patch(job, position, target)?;
         }
-        Ok(true)
+        Ok(done.sum)
     }
 
     fn full<'a>(&self, job: &Job<'a>) -> Option<Full<'a>> {

@@ -10,7 +10,9 @@ use crate::LANES;
 use crate::superblock::{DecodeTables, Target};
 
 /// Decodes the symbols of all rows by [`gather_step`].
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 #[expect(clippy::too_many_arguments, reason = "the parts of one loop")]
 pub(super) fn gather_rows<const N: usize, const NARROW: bool>(
     c: &Constants,
@@ -47,7 +49,9 @@ pub(super) fn gather_rows<const N: usize, const NARROW: bool>(
 
 /// Decodes one symbol per lane and refills the states. Returns value words.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 fn gather_step<const NARROW: bool, const CAREFUL: bool>(
     c: &Constants,
     entries: Entries<'_>,
@@ -101,7 +105,9 @@ fn gather_step<const NARROW: bool, const CAREFUL: bool>(
 
 /// Column classes in lane order, times 2^P.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 fn column_contexts(block: &Full<'_>, table_bits: u32) -> [__m512i; 4] {
     let mut lanes = [0i8; LANES];
     for (s, pair) in block.cols.chunks_exact(2).enumerate() {
@@ -132,7 +138,9 @@ impl<'a> Entries<'a> {
     /// # Safety
     /// Every index is below K·2^P, which is the number of entries. (Checking it here took 15 % of the speed.)
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+    )]
     unsafe fn gather(self, index: __m512i) -> __m512i {
         // SAFETY: the caller's promise.
         unsafe { _mm512_i32gather_epi32::<4>(index, self.0.as_ptr().cast()) }

@@ -120,7 +120,9 @@ macro_rules! register_step {
 
 /// Value words in the order of columns, from those of even and of odd ones.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 fn ordered<const NARROW: bool>(t: &LookUp<'_>, [even, odd]: [__m512i; 2]) -> [__m512i; 2] {
     if NARROW {
         [_mm512_permutex2var_epi8(even, t.join[0], odd), _mm512_setzero_si512()]
@@ -131,7 +133,9 @@ fn ordered<const NARROW: bool>(t: &LookUp<'_>, [even, odd]: [__m512i; 2]) -> [__
 
 /// The vectors of a byte table of VECTORS.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 fn vectors<const VECTORS: usize>(table: &[u8; 512]) -> [__m512i; 8] {
     let (all, _) = table.as_chunks::<64>();
     let mut vectors = [_mm512_setzero_si512(); 8];
@@ -143,7 +147,9 @@ fn vectors<const VECTORS: usize>(table: &[u8; 512]) -> [__m512i; 8] {
 
 /// Looks 8-bit indexes up in such a table; their bit 8 is in `tops[1]`, their bit 7 again in `tops[0]`.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 fn pick<const VECTORS: usize>(vectors: &[__m512i; 8], index: __m512i, tops: [u64; 2]) -> __m512i {
     let two = |k: usize| _mm512_permutex2var_epi8(vectors[k], index, vectors[k + 1]);
     match VECTORS {
@@ -157,7 +163,9 @@ fn pick<const VECTORS: usize>(vectors: &[__m512i; 8], index: __m512i, tops: [u64
 }
 
 /// Decodes the symbols of all rows by [`register_step`].
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 pub(super) fn register_rows<const N: usize, const VECTORS: usize, const WIDE: bool, const NARROW: bool>(
     t: &LookUp<'_>,
     plan: &Plan,
@@ -221,7 +229,9 @@ pub(super) fn register_rows<const N: usize, const VECTORS: usize, const WIDE: bo
 
 /// One row where the stream may end, or where sums of classes lie outside of [`SUMS`].
 #[inline(never)]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 fn careful_row<const VECTORS: usize, const WIDE: bool, const NARROW: bool>(
     t: &LookUp<'_>,
     block: &Full<'_>,
@@ -266,7 +276,9 @@ pub(super) struct LookUp<'a> {
 
 impl<'a> LookUp<'a> {
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+    )]
     pub(super) fn new(tables: &'a Registers, plan: &Plan, table_bits: u32) -> Self {
         let width_bits = table_bits - tables.bucket_bits;
         Self {
@@ -306,7 +318,9 @@ fn sums_fit(block: &Full<'_>) -> bool {
 
 /// Column classes of the even and of the odd columns.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 fn column_classes(block: &Full<'_>) -> [__m512i; 2] {
     // SAFETY: 64 readable bytes; the load needs no alignment.
     let pairs = unsafe { _mm512_loadu_si512(block.cols.as_ptr().cast()) };
@@ -315,7 +329,9 @@ fn column_classes(block: &Full<'_>) -> [__m512i; 2] {
 
 /// Low halves of lanes 0–31 and 32–63, then their high halves.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 fn split(states: &[__m512i; 4]) -> [__m512i; 4] {
     let (low, high) = (load_words(&ORDERS.split[0]), load_words(&ORDERS.split[1]));
     [
@@ -328,7 +344,9 @@ fn split(states: &[__m512i; 4]) -> [__m512i; 4] {
 
 /// The reverse of [`split`].
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 fn unsplit(halves: &[__m512i; 4]) -> [__m512i; 4] {
     let (begin, end) = (load_words(&ORDERS.pairs[0]), load_words(&ORDERS.pairs[1]));
     [

@@ -58,7 +58,9 @@ type Temporaries = (__m512i, __m512i, __m512i, __m512i, __m512i, __m512i, __m512
 /// # Safety
 /// From its position on, every stream must have 64 readable bytes. N must be 2, and V, the vectors of a table, 2 or 4.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 pub(super) unsafe fn step_of_two<const N: usize, const V: usize, const H: usize>(
     t: &LookUp<'_>,
     states: &mut [[__m512i; 4]; N],
@@ -84,7 +86,7 @@ pub(super) unsafe fn step_of_two<const N: usize, const V: usize, const H: usize>
 macro_rules! step {
     ($name:ident, $vectors:tt) => {
         #[inline]
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq")]
         unsafe fn $name(
             t: &LookUp<'_>,
             [a, b]: [&mut [__m512i; 4]; 2],

@@ -47,7 +47,9 @@ pub(super) const ORDERS: Orders = {
 
 /// The next 32 words of the stream; with CAREFUL, zeros where it is over.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 pub(super) fn window<const CAREFUL: bool>(stream: &[u8], at: usize) -> __m512i {
     if CAREFUL {
         let rest = stream.get(at..).unwrap_or(&[]);
@@ -62,7 +64,9 @@ pub(super) fn window<const CAREFUL: bool>(stream: &[u8], at: usize) -> __m512i {
 /// `x`, loaded: expanding words straight out of memory is microcode on some CPUs (AMD's Zen 4 and 5), and a compiler that folds the load
 /// into the expansion makes decoding a third slower.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 pub(super) fn in_register(mut x: __m512i) -> __m512i {
     // SAFETY: no instructions at all; only the register is named.
     unsafe {
@@ -73,35 +77,69 @@ pub(super) fn in_register(mut x: __m512i) -> __m512i {
 
 /// `a` where `mask` is set, else `b`.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 pub(super) fn select(mask: __m512i, a: __m512i, b: __m512i) -> __m512i {
     _mm512_ternarylogic_epi32::<0xca>(mask, a, b)
 }
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 pub(super) fn quarters(bytes: &[u8; 256]) -> [__m512i; 4] {
     let (quarters, _) = bytes.as_chunks::<64>();
     [load(&quarters[0]), load(&quarters[1]), load(&quarters[2]), load(&quarters[3])]
 }
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 pub(super) fn load(bytes: &[u8; 64]) -> __m512i {
     // SAFETY: 64 readable bytes; the load needs no alignment.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 pub(super) fn load_words(words: &[u16; 32]) -> __m512i {
     // SAFETY: 64 readable bytes; the load needs no alignment.
     unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
 }
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
 pub(super) fn store(x: __m512i, bytes: &mut [u8; 64]) {
     // SAFETY: 64 writable bytes; the store needs no alignment.
     unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), x) }
+}
+
+#[inline]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
+pub(super) fn store_words(x: __m512i, words: &mut [u16; 32]) {
+    // SAFETY: 64 writable bytes; the store needs no alignment.
+    unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), x) }
+}
+
+/// Stores past the caches; `bytes` must be aligned to 64, or else this is an ordinary store.
+#[inline]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
+pub(super) fn stream(x: __m512i, bytes: &mut [u8; 64]) {
+    let to = bytes.as_mut_ptr();
+    if to.addr().is_multiple_of(64) {
+        // SAFETY: 64 writable bytes, aligned.
+        unsafe { _mm512_stream_si512(to.cast(), x) }
+    } else {
+        store(x, bytes);
+    }
 }
