@@ -87,18 +87,18 @@ fn measure(args: &Args, quiet: bool) -> anyhow::Result<Measured> {
     wcodec::verify(&archive, &Bar::new("verifying", quiet))
         .with_context(|| format!("{} is damaged", path.display()))?;
     let lengths: Vec<usize> = archive.container().directory().tensors.iter().map(|t| t.decoded_len as usize).collect();
-    let mut decoded = touched(&lengths)?;
+    let mut decoded = Buffers::new(&lengths)?;
     // Once to warm up; the buffer's pages are there, the caches and the clock follow.
-    decode(&archive, &lengths, &mut decoded)?;
-    let warm = time(args.runs, || decode(&archive, &lengths, &mut decoded))?;
+    decode_tensors(&archive, &mut decoded.tensors_mut())?;
+    let warm = time(args.runs, || decode_tensors(&archive, &mut decoded.tensors_mut()))?;
     let encode_memory = match encode {
-        Some(_) => encode_in_memory(args, &archive, &decoded)?,
+        Some(_) => encode_in_memory(args, &archive, &decoded.tensors())?,
         None => None,
     };
     let end_to_end = time(args.runs, || load(path))?;
-    let mut copy = touched(&lengths)?;
+    let mut copy = Buffers::new(&lengths)?;
     let memcpy = time(args.runs.max(3), || {
-        copy.par_chunks_mut(COPY_BYTES).zip(decoded.par_chunks(COPY_BYTES)).for_each(|(to, from)| {
+        copy.bytes().par_chunks_mut(COPY_BYTES).zip(decoded.bytes().par_chunks(COPY_BYTES)).for_each(|(to, from)| {
             to.copy_from_slice(from);
         });
         // Without a reader the copy would be dead code.
@@ -107,7 +107,7 @@ fn measure(args: &Args, quiet: bool) -> anyhow::Result<Measured> {
     })?;
     Ok(Measured {
         bytes: archive.container().directory().files.iter().map(|f| f.len).sum(),
-        tensor_bytes: decoded.len() as u64,
+        tensor_bytes: lengths.iter().map(|&len| len as u64).sum(),
         compressed_bytes: archive.container().file_len(),
         encode,
         encode_memory,
@@ -123,19 +123,16 @@ fn measure(args: &Args, quiet: bool) -> anyhow::Result<Measured> {
 }
 
 /// Encodes the decoded tensors of an archive into memory; `None` where several files have tensors of one name.
-fn encode_in_memory(args: &Args, archive: &Archive, decoded: &[u8]) -> anyhow::Result<Option<Times>> {
+fn encode_in_memory(args: &Args, archive: &Archive, decoded: &[&[u8]]) -> anyhow::Result<Option<Times>> {
     let entries = &archive.container().directory().tensors;
     let names: std::collections::HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
     if names.len() < entries.len() {
         return Ok(None);
     }
-    let mut rest = decoded;
-    let mut tensors = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let (data, tail) = rest.split_at(entry.decoded_len as usize);
-        tensors.push(TensorData { name: &entry.name, dtype: entry.dtype, shape: &entry.shape, data });
-        rest = tail;
-    }
+    let tensors = entries.iter().zip(decoded);
+    let tensors: Vec<TensorData<'_>> = tensors
+        .map(|(entry, data)| TensorData { name: &entry.name, dtype: entry.dtype, shape: &entry.shape, data })
+        .collect();
     let options = args.encoding.options();
     let times = time(args.runs, || {
         let bytes = wcodec::compress_tensors_to_vec(&tensors, &std::collections::BTreeMap::new(), &options, &())?;
@@ -143,18 +140,6 @@ fn encode_in_memory(args: &Args, archive: &Archive, decoded: &[u8]) -> anyhow::R
         Ok::<_, anyhow::Error>(())
     });
     Ok(Some(times?))
-}
-
-/// Decodes all tensors side by side into one buffer.
-fn decode(archive: &Archive, lengths: &[usize], out: &mut [u8]) -> anyhow::Result<()> {
-    let mut parts = Vec::with_capacity(lengths.len());
-    let mut rest = out;
-    for &len in lengths {
-        let (part, tail) = rest.split_at_mut(len);
-        parts.push(part);
-        rest = tail;
-    }
-    decode_tensors(archive, &mut parts)
 }
 
 /// Prepares the decoders of all tensors, which counts as decoding, and decodes.
@@ -174,15 +159,55 @@ fn load(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A buffer for all tensors whose pages the system has already given out.
-fn touched(lengths: &[usize]) -> anyhow::Result<Vec<u8>> {
-    let len = lengths.iter().try_fold(0usize, |sum, &len| sum.checked_add(len));
-    let len = len.ok_or_else(|| anyhow!("the tensors are larger than memory can be"))?;
-    let mut buffer = Vec::new();
-    buffer.try_reserve_exact(len).with_context(|| format!("no memory for {len} bytes"))?;
-    // Not 0: zeroed memory may be handed out without pages behind it.
-    buffer.resize(len, 1);
-    Ok(buffer)
+/// One buffer for all tensors, whose pages the system has already given out, each tensor aligned as allocators of tensors align.
+struct Buffers {
+    buffer: Vec<u8>,
+    /// Where the first tensor begins.
+    begin: usize,
+    lengths: Vec<usize>,
+}
+
+impl Buffers {
+    /// Bytes that a tensor's address is a multiple of.
+    const ALIGN: usize = 64;
+
+    fn new(lengths: &[usize]) -> anyhow::Result<Self> {
+        let padded = |len: usize| len.checked_next_multiple_of(Self::ALIGN);
+        let len = lengths.iter().try_fold(Self::ALIGN, |sum, &len| sum.checked_add(padded(len)?));
+        let len = len.ok_or_else(|| anyhow!("the tensors are larger than memory can be"))?;
+        let mut buffer = Vec::new();
+        buffer.try_reserve_exact(len).with_context(|| format!("no memory for {len} bytes"))?;
+        // Not 0: zeroed memory may be handed out without pages behind it.
+        buffer.resize(len, 1);
+        let begin = buffer.as_ptr().align_offset(Self::ALIGN);
+        Ok(Self { buffer, begin, lengths: lengths.to_vec() })
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        let len = self.buffer.len() - Self::ALIGN;
+        &mut self.buffer[self.begin..self.begin + len]
+    }
+
+    fn tensors_mut(&mut self) -> Vec<&mut [u8]> {
+        let mut rest = &mut self.buffer[self.begin..];
+        let mut tensors = Vec::with_capacity(self.lengths.len());
+        for &len in &self.lengths {
+            let (tensor, tail) = rest.split_at_mut(len.next_multiple_of(Self::ALIGN));
+            tensors.push(&mut tensor[..len]);
+            rest = tail;
+        }
+        tensors
+    }
+
+    fn tensors(&self) -> Vec<&[u8]> {
+        let mut at = self.begin;
+        let tensor = |&len: &usize| {
+            let tensor = &self.buffer[at..at + len];
+            at += len.next_multiple_of(Self::ALIGN);
+            tensor
+        };
+        self.lengths.iter().map(tensor).collect()
+    }
 }
 
 /// Times `runs` runs of `work`.

@@ -4,10 +4,20 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 use wcodec_container::crc32;
+use wcodec_rans::superblock::Stores;
 
 use super::{Decoder, Tensor};
 use crate::error::{Error, Result};
 use crate::small;
+
+/// From so many bytes on, outputs go past the caches, where they are aligned to 64 bytes: who decodes so much at a time does not
+/// find its beginning in a cache.
+const STREAMING_BYTES: usize = 16 << 20;
+
+/// How an output of `len` bytes is written.
+fn stores_for(len: usize) -> Stores {
+    if len < STREAMING_BYTES { Stores::Cached } else { Stores::Streaming }
+}
 
 /// Buffers that a thread reuses from chunk to chunk, and from tensor to tensor.
 #[derive(Default)]
@@ -62,6 +72,7 @@ impl Tensor<'_> {
             out.copy_from_slice(&bytes[range.start as usize..range.end as usize]);
             return Ok(());
         }
+        let stores = stores_for(out.len());
         let mut start = 0;
         for chunk in 0..self.chunks() {
             let held = start..start + self.chunk_len(chunk);
@@ -72,11 +83,11 @@ impl Tensor<'_> {
             }
             let part = &mut out[(wanted.start - range.start) as usize..(wanted.end - range.start) as usize];
             if wanted == held {
-                self.decode_chunk(chunk, part, scratch)?;
+                self.decode_chunk(chunk, part, scratch, stores)?;
             } else {
                 let mut whole = std::mem::take(&mut scratch.chunk);
                 whole.resize((held.end - held.start) as usize, 0);
-                let decoded = self.decode_chunk(chunk, &mut whole, scratch);
+                let decoded = self.decode_chunk(chunk, &mut whole, scratch, Stores::Cached);
                 let from = (wanted.start - held.start) as usize;
                 part.copy_from_slice(&whole[from..from + part.len()]);
                 scratch.chunk = whole;
@@ -87,11 +98,20 @@ impl Tensor<'_> {
     }
 
     /// Decodes one chunk and checks its CRC.
-    pub(crate) fn decode_chunk(&self, chunk: usize, out: &mut [u8], scratch: &mut Scratch) -> Result<()> {
+    pub(crate) fn decode_chunk(
+        &self,
+        chunk: usize,
+        out: &mut [u8],
+        scratch: &mut Scratch,
+        stores: Stores,
+    ) -> Result<()> {
         let extent = self.extents[chunk];
         let bytes = self.reader().bytes(extent)?;
         match &self.decoder {
-            Decoder::Lanes(lanes) => lanes.decode_chunk(chunk, bytes, extent.offset, out, &mut scratch.lanes)?,
+            Decoder::Lanes(lanes) => {
+                let crc = lanes.decode_chunk(chunk, bytes, extent.offset, out, &mut scratch.lanes, stores)?;
+                return self.check_chunk(chunk, crc);
+            }
             Decoder::Frames(frames) => frames.decode_chunk(chunk, bytes, extent.offset, out, &mut scratch.planes)?,
             Decoder::Integer(integer) => {
                 integer.decode_chunk(chunk, bytes, extent.offset, out, &mut scratch.integer)?
@@ -102,14 +122,18 @@ impl Tensor<'_> {
                 return Err(Error::corrupt(self.name(), extent.offset, "stored chunk of another length"));
             }
         }
-        let (expected, found) = (self.entry().chunks[chunk].crc32_decoded, crc32(out));
+        self.check_chunk(chunk, crc32(out))
+    }
+
+    /// Compares the CRC-32 of a chunk's decoded bytes.
+    fn check_chunk(&self, chunk: usize, found: u32) -> Result<()> {
+        let expected = self.entry().chunks[chunk].crc32_decoded;
         if expected != found {
             return Err(Error::Checksum { what: format!("tensor `{}`, chunk {chunk}", self.name()), expected, found });
         }
         Ok(())
     }
 
-    /// Compares the checksums of the stored bytes; decodes nothing. What passes is what the encoder wrote, accidents considered.
     /// A coarser tensor from the first `planes` bitplanes of every superblock, and a bound on the error of its samples (read as the
     /// tensor's 8-bit integers, modulo 256). For tensors in integer mode, best encoded with [`crate::EncodeOptions::progressive`].
     ///
@@ -161,6 +185,7 @@ pub fn decode_many(tensors: &[Tensor<'_>], outs: &mut [&mut [u8]]) -> Result<()>
     if tensors.len() != outs.len() {
         return Err(Error::BadArgument(format!("{} tensors, {} buffers", tensors.len(), outs.len())));
     }
+    let stores = stores_for(outs.iter().map(|out| out.len()).sum());
     let mut jobs = Vec::new();
     for (tensor, out) in tensors.iter().zip(outs) {
         if out.len() as u64 != tensor.byte_len() {
@@ -179,6 +204,7 @@ pub fn decode_many(tensors: &[Tensor<'_>], outs: &mut [&mut [u8]]) -> Result<()>
             rest = tail;
         }
     }
-    jobs.into_par_iter()
-        .try_for_each_init(Scratch::default, |scratch, (tensor, chunk, part)| tensor.decode_chunk(chunk, part, scratch))
+    jobs.into_par_iter().try_for_each_init(Scratch::default, |scratch, (tensor, chunk, part)| {
+        tensor.decode_chunk(chunk, part, scratch, stores)
+    })
 }

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use wcodec_container::TensorEntry;
-use wcodec_rans::superblock::{Classes, DecodeTables, Job, Shape, Superblock, Target};
+use wcodec_container::{Crc32, TensorEntry, crc32};
+use wcodec_rans::superblock::{Classes, DecodeTables, Job, Shape, Stores, Superblock, Target};
 use wcodec_rans::{HeadLayout, LANES, TableSet};
 
 use super::low;
@@ -198,7 +198,7 @@ impl LanesDecoder {
         scratch
     }
 
-    /// Decodes all of chunk `chunk` into `out` (its decoded length).
+    /// Decodes all of chunk `chunk` into `out` (its decoded length). Gives the CRC-32 of `out`.
     pub(crate) fn decode_chunk(
         &self,
         chunk: usize,
@@ -206,32 +206,50 @@ impl LanesDecoder {
         offset: u64,
         out: &mut [u8],
         scratch: &mut Scratch,
-    ) -> Result<()> {
+        stores: Stores,
+    ) -> Result<u32> {
         let g = &self.params.geometry;
-        let first_row = g.chunk_rows(chunk).start;
         let (blocks, rest_at) = self.blocks(chunk, bytes, offset)?;
+        let (rows, rest) = out.split_at_mut(g.chunk_rows(chunk).len() * g.row_bytes());
+        rest.copy_from_slice(&bytes[rest_at..]);
+        let crc = self.decode_blocks(g.chunk_rows(chunk).start, &blocks, rows, scratch, stores);
+        let crc = crc.map_err(|e| Error::rans(&self.tensor, offset, e))?;
+        let mut whole = Crc32::new();
+        whole.combine(crc, rows.len() as u64);
+        whole.update(rest);
+        Ok(whole.value())
+    }
+
+    /// Decodes the superblocks that make up `out`, whose first row is the view's `first_row`. Gives the CRC-32 of `out`.
+    fn decode_blocks(
+        &self,
+        first_row: usize,
+        blocks: &[Block<'_>],
+        out: &mut [u8],
+        scratch: &mut Scratch,
+        stores: Stores,
+    ) -> wcodec_rans::Result<u32> {
+        let g = &self.params.geometry;
         let (row_stride, element_bytes, head_offset) = (g.row_bytes(), g.element_bytes, self.params.low_bytes());
         let start = |block: &Block<'_>| (block.rows.start - first_row) * row_stride + block.cols.start * element_bytes;
         let mut jobs = Vec::with_capacity(blocks.len());
-        let decoded = blocks.iter().try_for_each(|block| {
+        for block in blocks {
             if let Some(low) = self.whole_low(block) {
                 let (shape, classes, offset) = (block.shape, block.classes, start(block));
                 jobs.push(Job { shape, classes, block: block.coded, offset, low, readable: block.readable });
-                return Ok(());
+                continue;
             }
             let low = self.dense_low(block, &mut scratch.low);
             let bytes = &mut out[start(block)..];
             let target = Target { bytes, row_stride, element_bytes, head_offset, low };
-            self.tables.decode(block.shape, block.classes, block.coded, target)
-        });
-        let decoded = decoded.and_then(|()| {
-            self.tables
-                .decode_batch(&jobs, Target { bytes: &mut *out, row_stride, element_bytes, head_offset, low: &[] })
-        });
-        decoded.map_err(|e| Error::rans(&self.tensor, offset, e))?;
-        let whole_rows = g.chunk_rows(chunk).len() * g.row_bytes();
-        out[whole_rows..].copy_from_slice(&bytes[rest_at..]);
-        Ok(())
+            self.tables.decode(block.shape, block.classes, block.coded, target)?;
+        }
+        let target = Target { bytes: &mut *out, row_stride, element_bytes, head_offset, low: &[] };
+        if jobs.len() == blocks.len() {
+            return self.tables.decode_batch_crc32(&jobs, target, stores);
+        }
+        self.tables.decode_batch(&jobs, target)?;
+        Ok(crc32(out))
     }
 
     /// Decodes the part of chunk `chunk` inside these rows and columns of the view into `out`, a dense matrix of that rectangle.
