@@ -5,12 +5,13 @@
 //!
 //! Polynomials over GF(2) modulo P = x³² + … + 1 (IEEE 802.3) are 32-bit words, bit 31 − i the coefficient of xⁱ, as in zip and PNG.
 
+use crate::arch::Backend;
 use crate::superblock::{Job, Target};
 
 /// P without x³².
 const POLYNOMIAL: u32 = 0xedb8_8320;
 /// The polynomial 1.
-const ONE: u32 = 1 << 31;
+pub(crate) const ONE: u32 = 1 << 31;
 
 /// a·b mod P.
 pub(crate) const fn multiply(a: u32, mut b: u32) -> u32 {
@@ -45,16 +46,26 @@ pub(crate) const fn power(mut n: u64) -> u32 {
     result
 }
 
+/// Those of [`SQUARES`] that make up xⁿ.
+pub(crate) fn squares(n: u64) -> impl Iterator<Item = u32> {
+    (0..64).filter(move |i| (n >> i) & 1 == 1).map(|i| SQUARES[i])
+}
+
 /// What carries the low and the high half of 128 bits over `bits` bits: x^(bits + 32) and x^(bits − 32) mod P, shifted as products of
 /// reflected words want them.
 pub(crate) const fn distance(bits: u64) -> [u64; 2] {
-    let high = power(bits - 32);
-    [(multiply(high, SQUARES[6]) as u64) << 1, (high as u64) << 1]
+    carriers(power(bits + 32), power(bits - 32))
+}
+
+/// As [`distance`], from both powers.
+pub(crate) const fn carriers(low: u32, high: u32) -> [u64; 2] {
+    [(low as u64) << 1, (high as u64) << 1]
 }
 
 /// The sum of a target's superblocks as they come.
 #[derive(Debug)]
 pub(crate) struct TargetSum {
+    backend: Backend,
     /// Of all superblocks up to now, as if the target ended at `end`.
     sum: u32,
     end: usize,
@@ -64,15 +75,15 @@ pub(crate) struct TargetSum {
 }
 
 impl TargetSum {
-    pub(crate) fn new() -> Self {
-        Self { sum: 0, end: 0, powers: [(0, ONE); 4], next: 0 }
+    pub(crate) fn new(backend: Backend) -> Self {
+        Self { backend, sum: 0, end: 0, powers: [(0, ONE); 4], next: 0 }
     }
 
     fn skip(&mut self, bytes: usize) -> u32 {
         if let Some(&(_, power)) = self.powers.iter().find(|p| p.0 == bytes) {
             return power;
         }
-        let power = power(8 * bytes as u64);
+        let power = self.backend.power(8 * bytes as u64);
         self.powers[self.next] = (bytes, power);
         self.next = (self.next + 1) % self.powers.len();
         power
@@ -85,25 +96,26 @@ impl TargetSum {
             let skip = self.skip(target.row_stride);
             (0..rows).fold(0, |sum, row| {
                 let at = job.offset + row * target.row_stride;
-                multiply(sum, skip) ^ remainder_of(&target.bytes[at..at + width])
+                self.backend.multiply(sum, skip) ^ remainder_of(&target.bytes[at..at + width])
             })
         });
         let end = job.offset + (rows - 1) * target.row_stride + width;
         if end >= self.end {
             let skip = self.skip(end - self.end);
-            self.sum = multiply(self.sum, skip) ^ remainder;
+            self.sum = self.backend.multiply(self.sum, skip) ^ remainder;
             self.end = end;
         } else {
             let skip = self.skip(self.end - end);
-            self.sum ^= multiply(remainder, skip);
+            self.sum ^= self.backend.multiply(remainder, skip);
         }
     }
 
     /// The CRC-32 of the target's `len` bytes.
     pub(crate) fn finish(self, len: usize) -> u32 {
-        let sum = multiply(self.sum, power(8 * (len - self.end) as u64));
+        let (multiply, power) = (|a, b| self.backend.multiply(a, b), |bytes| self.backend.power(8 * bytes as u64));
+        let sum = multiply(self.sum, power(len - self.end));
         // The CRC begins with ones, which are as if they stood before the message, and ends inverted.
-        !(sum ^ multiply(u32::MAX, power(8 * len as u64)))
+        !(sum ^ multiply(u32::MAX, power(len)))
     }
 }
 
@@ -118,6 +130,14 @@ fn remainder_of(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_backend_multiplies_alike(a: u32, b: u32) {
+            prop_assert_eq!(Backend::auto().multiply(a, b), multiply(a, b));
+        }
+    }
 
     #[test]
     fn products_and_powers_are_those_of_the_crc() {

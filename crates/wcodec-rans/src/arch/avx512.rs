@@ -21,7 +21,7 @@ mod look_up;
 mod step;
 mod vectors;
 
-use self::join::{ANY_BITS, join_rows};
+use self::join::join;
 use self::look_up::LookUp;
 use self::vectors::{ORDERS, load, load_words, quarters, select, store, store_words};
 use super::plan::{Done, Full, Output, Plan};
@@ -55,11 +55,11 @@ impl Avx512 {
         unsafe { fetch(job) }
     }
 
-    /// See [`super::Backend::settle`].
+    /// See [`super::Backend::multiply`].
     #[inline]
-    pub(crate) fn settle(self) {
-        // SAFETY: SSE is older than any CPU that this is compiled for.
-        unsafe { _mm_sfence() }
+    pub(crate) fn multiply(self, a: u32, b: u32) -> u32 {
+        // SAFETY: `self` exists only if `new` saw every feature that `multiply` is compiled for.
+        unsafe { fold::multiply(a, b) }
     }
 
     /// See [`super::Backend::decode`].
@@ -216,38 +216,10 @@ fn superblocks<const N: usize, const VECTORS: usize, const WIDE: bool, const NAR
         } else {
             patch::<NARROW>(block, plan, positions[b], values)?;
         }
-        let sum = if plan.batch.sums.is_some() && plan.output.dense() {
-            join::<NARROW, true>(&c, plan, block, values, &tails, target)
-        } else {
-            join::<NARROW, false>(&c, plan, block, values, &tails, target)
-        };
+        let sum = join(&c, plan, block, values, &tails, target);
         done[b].sum = sum.filter(|_| done[b].patches.is_none());
     }
     Some(done)
-}
-
-/// Picks the loop for this number of raw bits.
-#[inline]
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
-)]
-fn join<const NARROW: bool, const SUM: bool>(
-    c: &Constants,
-    plan: &Plan,
-    block: &Full<'_>,
-    values: &Values,
-    tails: &[[__m512i; 2]; 2],
-    target: &mut Target<'_>,
-) -> Option<u32> {
-    match plan.raw_bits {
-        _ if !plan.rows.is_multiple_of(GROUP_ROWS) => {
-            join_rows::<NARROW, SUM, ANY_BITS>(c, plan, block, values, tails, target)
-        }
-        6 if !NARROW => join_rows::<NARROW, SUM, 6>(c, plan, block, values, tails, target),
-        7 if !NARROW => join_rows::<NARROW, SUM, 7>(c, plan, block, values, tails, target),
-        9 if !NARROW => join_rows::<NARROW, SUM, 9>(c, plan, block, values, tails, target),
-        _ => join_rows::<NARROW, SUM, ANY_BITS>(c, plan, block, values, tails, target),
-    }
 }
 
 /// Puts patched values in their places among the value words; `None` if one has no place, or the stream does not end behind them.
@@ -292,7 +264,6 @@ fn patch<const NARROW: bool>(block: &Full<'_>, plan: &Plan, position: usize, val
 )]
 fn prefetch(plan: &Plan, block: &Full<'_>, row: usize, position: usize, target: &Target<'_>) {
     let lines = match plan.output {
-        _ if plan.batch.streaming => 0,
         Output::Bytes => 1,
         Output::Words => 2,
         Output::Fused => 4,

@@ -50,7 +50,7 @@ use crate::layout::HeadLayout;
 use crate::superblock::{DecodeTables, Job, Target};
 use crate::table_set::TableSet;
 
-pub(crate) use plan::{Batch, Done, Full, Plan};
+pub(crate) use plan::{Done, Full, Plan};
 pub(crate) use registers::Registers;
 
 /// An instruction set to decode with.
@@ -140,6 +140,21 @@ impl Backend {
         self.isa() == Isa::Avx512
     }
 
+    /// [`crate::crc::multiply`], in fewer steps where there are instructions for it.
+    #[inline]
+    pub(crate) fn multiply(self, a: u32, b: u32) -> u32 {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(token) => token.multiply(a, b),
+            _ => crate::crc::multiply(a, b),
+        }
+    }
+
+    /// [`crate::crc::power`], likewise.
+    pub(crate) fn power(self, n: u64) -> u32 {
+        crate::crc::squares(n).fold(crate::crc::ONE, |product, square| self.multiply(product, square))
+    }
+
     /// How many superblocks decode fastest together: 1, 2 or 4. AVX2 gained nothing by two: it lacks the registers for both.
     pub(crate) fn together(self) -> usize {
         if self.isa() == Isa::Avx512 { 2 } else { 1 }
@@ -152,14 +167,6 @@ impl Backend {
         #[cfg(target_arch = "x86_64")]
         if let Self::Avx512(token) = self {
             token.expect(job);
-        }
-    }
-
-    /// Makes rows that went past the caches visible to other threads.
-    pub(crate) fn settle(self) {
-        #[cfg(target_arch = "x86_64")]
-        if let Self::Avx512(token) = self {
-            token.settle();
         }
     }
 

@@ -26,11 +26,6 @@ pub(crate) enum Output {
 }
 
 impl Output {
-    /// Whether all of an element is written, from vectors.
-    pub(crate) fn dense(self) -> bool {
-        matches!(self, Self::Words | Self::Fused | Self::Bytes)
-    }
-
     /// Whether heads have 8 bits.
     pub(crate) fn narrow(self) -> bool {
         matches!(self, Self::Bytes | Self::ScatteredBytes)
@@ -67,15 +62,6 @@ pub(crate) struct Full<'a> {
     pub(crate) low: &'a [u8],
     /// Patches at the stream's end.
     pub(crate) patches: u16,
-}
-
-/// What is the same for all superblocks of a batch besides tables and target.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Batch {
-    /// Whether each superblock's bytes are to be summed, and then what carries a sum from row to row ([`crate::crc::distance`]).
-    pub(crate) sums: Option<[u64; 2]>,
-    /// Whether rows go past the caches.
-    pub(crate) streaming: bool,
 }
 
 /// A superblock that a backend has decoded.
@@ -121,11 +107,18 @@ pub(crate) struct Plan {
     /// Rows between decoding a row and storing it: those before the last `delay` need no carried halfword.
     pub(crate) delay: usize,
     pub(crate) output: Output,
-    pub(crate) batch: Batch,
+    /// Whether each superblock's bytes are to be summed, and then what carries a sum from row to row ([`crate::crc::distance`]).
+    pub(crate) sums: Option<[u64; 2]>,
 }
 
 impl Plan {
-    pub(crate) fn new(shape: Shape, layout: HeadLayout, target: &Target<'_>, low: bool, batch: Batch) -> Self {
+    pub(crate) fn new(
+        shape: Shape,
+        layout: HeadLayout,
+        target: &Target<'_>,
+        low: bool,
+        sums: Option<[u64; 2]>,
+    ) -> Self {
         let raw_bits = layout.raw_bits() as usize;
         let output = match (layout.bytes(), target.element_bytes, low) {
             (2, 2, _) => Output::Words,
@@ -143,7 +136,7 @@ impl Plan {
             // Two halfwords are at most one group of rows from 2 bits on, two groups at 1 bit.
             delay: (if raw_bits == 1 { RING } else { GROUP_ROWS }).min(shape.rows()),
             output,
-            batch,
+            sums,
         }
     }
 

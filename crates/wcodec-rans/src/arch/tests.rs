@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::Isa;
 use crate::superblock::{
-    Classes, DecodeTables, EncodedSuperblock, Encoder, GROUP_ROWS, Job, Shape, Stores, Superblock, Target,
+    Classes, DecodeTables, EncodedSuperblock, Encoder, GROUP_ROWS, Job, Shape, Superblock, Target,
 };
 use crate::{Context, FrequencyTable, HeadLayout, LANES, RansError, TableSet};
 
@@ -180,14 +180,12 @@ impl Case {
     }
 
     /// Two strips of the superblocks without a gap, and the CRC-32 that their decoder gives.
-    fn decode_summed(&self, isa: Isa, stores: Stores) -> Result<(Vec<u8>, u32), RansError> {
+    fn decode_summed(&self, isa: Isa) -> Result<(Vec<u8>, u32), RansError> {
         let tables = self.tables.clone().with_isa(isa).unwrap();
         let width = self.shape.cols() * self.element_bytes;
         let row_stride = width * self.packed.len();
         let strip = row_stride * self.shape.rows();
-        let mut buffer = vec![CANARY; 2 * strip + 64];
-        // Rows go past the caches where they are aligned.
-        let begin = if self.gap < 6 { buffer.as_ptr().align_offset(64) } else { self.gap };
+        let mut buffer = vec![CANARY; 2 * strip];
         let mut jobs = Vec::new();
         for first in [0, strip] {
             for (n, (packed, cols)) in self.packed.iter().zip(self.cols.chunks(self.shape.cols())).enumerate() {
@@ -196,20 +194,16 @@ impl Case {
                 jobs.push(Job { shape: self.shape, classes, block, offset, low: &self.low, readable: &[] });
             }
         }
-        let bytes = &mut buffer[begin..begin + 2 * strip];
         let (element_bytes, head_offset) = (self.element_bytes, self.head_offset);
-        let target = Target { bytes, row_stride, element_bytes, head_offset, low: &[] };
-        let crc = tables.decode_batch_crc32(&jobs, target, stores)?;
-        assert!(buffer[..begin].iter().chain(&buffer[begin + 2 * strip..]).all(|&b| b == CANARY));
-        Ok((buffer[begin..begin + 2 * strip].to_vec(), crc))
+        let target = Target { bytes: &mut buffer, row_stride, element_bytes, head_offset, low: &[] };
+        let crc = tables.decode_batch_crc32(&jobs, target)?;
+        Ok((buffer, crc))
     }
 
     fn check(&self, isa: Isa) -> Result<(), TestCaseError> {
         let scalar = self.decode(Isa::Scalar, false);
-        let dense = self.decode_summed(Isa::Scalar, Stores::Cached);
-        for stores in [Stores::Cached, Stores::Streaming] {
-            prop_assert!(self.decode_summed(isa, stores) == dense, "other bytes or another CRC-32 than scalar");
-        }
+        let dense = self.decode_summed(Isa::Scalar);
+        prop_assert!(self.decode_summed(isa) == dense, "other bytes or another CRC-32 than scalar");
         if let Ok((bytes, crc)) = &dense {
             prop_assert_eq!(crc32fast::hash(bytes), *crc);
         }

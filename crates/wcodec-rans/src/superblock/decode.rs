@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use super::encode::trade_signs;
 use super::{Classes, GROUP_ROWS, PATCH_BYTES, PLAIN_STATES, Shape, raw_position, state_base};
 use crate::alias::AliasTable;
-use crate::arch::{Backend, Batch, Done, Full, Isa, Plan, Registers};
+use crate::arch::{Backend, Done, Full, Isa, Plan, Registers};
 use crate::bits::BitReader;
 use crate::crc::{self, TargetSum};
 use crate::error::{RansError, Result, corrupt, truncated};
@@ -77,17 +77,6 @@ impl Target<'_> {
         }
         Ok(())
     }
-}
-
-/// How decoded rows reach memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Stores {
-    /// Through the caches: for what is read soon.
-    #[default]
-    Cached,
-    /// Past the caches where the instruction set can and rows are aligned to 64 bytes: saves reading every line before it is written. For
-    /// outputs larger than the caches.
-    Streaming,
 }
 
 /// A table set laid out for decoding.
@@ -210,7 +199,7 @@ impl DecodeTables {
     ) -> Result<()> {
         let job = Job { shape, classes, block, offset: 0, low: target.low, readable: &[] };
         self.check(&job, &target)?;
-        self.decode_one(&job, &mut target, Batch { sums: None, streaming: false })?;
+        self.decode_one(&job, &mut target, None)?;
         Ok(())
     }
 
@@ -223,7 +212,7 @@ impl DecodeTables {
     /// # Errors
     /// As [`DecodeTables::decode`], of the first job that has one.
     pub fn decode_batch(&self, jobs: &[Job<'_>], mut target: Target<'_>) -> Result<()> {
-        self.batch(jobs, &mut target, Batch { sums: None, streaming: false }, |_, _, _| {})
+        self.batch(jobs, &mut target, None, |_, _, _| {})
     }
 
     /// Decodes superblocks that make up all of the target, no byte of it outside of them and none in two, and gives the CRC-32 (as in zip) of
@@ -231,16 +220,16 @@ impl DecodeTables {
     ///
     /// # Errors
     /// As [`DecodeTables::decode_batch`], and [`RansError::BadArgument`] where the superblocks have not as many bytes as the target.
-    pub fn decode_batch_crc32(&self, jobs: &[Job<'_>], mut target: Target<'_>, stores: Stores) -> Result<u32> {
+    pub fn decode_batch_crc32(&self, jobs: &[Job<'_>], mut target: Target<'_>) -> Result<u32> {
         let len = target.bytes.len();
         if jobs.iter().map(|job| job.shape.elements() * target.element_bytes).sum::<usize>() != len {
             return Err(RansError::BadArgument("superblocks do not make up the target"));
         }
-        let streaming = stores == Stores::Streaming;
         let summed = self.backend.sums() && target.row_stride >= LANES;
-        let sums = summed.then(|| crc::distance(8 * target.row_stride as u64));
-        let mut sum = TargetSum::new();
-        self.batch(jobs, &mut target, Batch { sums, streaming }, |job, target, part| {
+        let bits = 8 * target.row_stride as u64;
+        let sums = summed.then(|| crc::carriers(self.backend.power(bits + 32), self.backend.power(bits - 32)));
+        let mut sum = TargetSum::new(self.backend);
+        self.batch(jobs, &mut target, sums, |job, target, part| {
             if summed {
                 sum.add(job, target, part);
             }
@@ -253,14 +242,14 @@ impl DecodeTables {
         &self,
         jobs: &[Job<'_>],
         target: &mut Target<'_>,
-        batch: Batch,
+        sums: Option<[u64; 2]>,
         mut each: impl FnMut(&Job<'_>, &Target<'_>, Option<u32>),
     ) -> Result<()> {
         let mut rest = jobs;
         while let [first, ..] = rest {
             self.check(first, target)?;
             let done = match self.backend.together() {
-                2 => self.decode_together::<2>(rest, target, batch)?,
+                2 => self.decode_together::<2>(rest, target, sums)?,
                 _ => None,
             };
             let count = match done {
@@ -269,15 +258,12 @@ impl DecodeTables {
                     2
                 }
                 None => {
-                    let sum = self.decode_one(first, target, batch)?;
+                    let sum = self.decode_one(first, target, sums)?;
                     each(first, target, sum);
                     1
                 }
             };
             rest = &rest[count..];
-        }
-        if batch.streaming {
-            self.backend.settle();
         }
         Ok(())
     }
@@ -291,9 +277,9 @@ impl DecodeTables {
         target.check(shape, self.layout, job.offset, job.low)
     }
 
-    fn decode_one(&self, job: &Job<'_>, target: &mut Target<'_>, batch: Batch) -> Result<Option<u32>> {
+    fn decode_one(&self, job: &Job<'_>, target: &mut Target<'_>, sums: Option<[u64; 2]>) -> Result<Option<u32>> {
         if let Some(full) = self.full(job) {
-            let plan = Plan::new(job.shape, self.layout, target, !job.low.is_empty(), batch);
+            let plan = Plan::new(job.shape, self.layout, target, !job.low.is_empty(), sums);
             if let Some([done]) = self.backend.decode(self, &plan, &[full], target) {
                 return self.finish(job, done, target);
             }
@@ -307,7 +293,7 @@ impl DecodeTables {
         &self,
         jobs: &[Job<'_>],
         target: &mut Target<'_>,
-        batch: Batch,
+        sums: Option<[u64; 2]>,
     ) -> Result<Option<[Option<u32>; N]>> {
         let Some((jobs, later)) = jobs.split_first_chunk::<N>() else { return Ok(None) };
         let first = &jobs[0];
@@ -321,7 +307,7 @@ impl DecodeTables {
         }
         let full = full.map(|f| f.expect("none is missing"));
         later.iter().take(N).for_each(|job| self.backend.expect(job));
-        let plan = Plan::new(first.shape, self.layout, target, !first.low.is_empty(), batch);
+        let plan = Plan::new(first.shape, self.layout, target, !first.low.is_empty(), sums);
         let Some(done) = self.backend.decode(self, &plan, &full, target) else { return Ok(None) };
         let mut sums = [None; N];
         for ((sum, job), done) in sums.iter_mut().zip(jobs).zip(done) {

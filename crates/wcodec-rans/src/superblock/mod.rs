@@ -30,7 +30,7 @@
 mod decode;
 mod encode;
 
-pub use decode::{DecodeTables, Job, Stores, Superblock, Target};
+pub use decode::{DecodeTables, Job, Superblock, Target};
 pub use encode::{Encoded, EncodedSuperblock, Encoder, Sink, Source, Workspace};
 pub(crate) use encode::{log2_of_start, trade_signs};
 

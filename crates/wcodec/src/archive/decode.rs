@@ -4,20 +4,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 use wcodec_container::crc32;
-use wcodec_rans::superblock::Stores;
 
 use super::{Decoder, Tensor};
 use crate::error::{Error, Result};
 use crate::small;
-
-/// From so many bytes on, outputs go past the caches, where they are aligned to 64 bytes: who decodes so much at a time does not
-/// find its beginning in a cache.
-const STREAMING_BYTES: usize = 16 << 20;
-
-/// How an output of `len` bytes is written.
-fn stores_for(len: usize) -> Stores {
-    if len < STREAMING_BYTES { Stores::Cached } else { Stores::Streaming }
-}
 
 /// Buffers that a thread reuses from chunk to chunk, and from tensor to tensor.
 #[derive(Default)]
@@ -72,7 +62,6 @@ impl Tensor<'_> {
             out.copy_from_slice(&bytes[range.start as usize..range.end as usize]);
             return Ok(());
         }
-        let stores = stores_for(out.len());
         let mut start = 0;
         for chunk in 0..self.chunks() {
             let held = start..start + self.chunk_len(chunk);
@@ -83,11 +72,11 @@ impl Tensor<'_> {
             }
             let part = &mut out[(wanted.start - range.start) as usize..(wanted.end - range.start) as usize];
             if wanted == held {
-                self.decode_chunk(chunk, part, scratch, stores)?;
+                self.decode_chunk(chunk, part, scratch)?;
             } else {
                 let mut whole = std::mem::take(&mut scratch.chunk);
                 whole.resize((held.end - held.start) as usize, 0);
-                let decoded = self.decode_chunk(chunk, &mut whole, scratch, Stores::Cached);
+                let decoded = self.decode_chunk(chunk, &mut whole, scratch);
                 let from = (wanted.start - held.start) as usize;
                 part.copy_from_slice(&whole[from..from + part.len()]);
                 scratch.chunk = whole;
@@ -98,18 +87,12 @@ impl Tensor<'_> {
     }
 
     /// Decodes one chunk and checks its CRC.
-    pub(crate) fn decode_chunk(
-        &self,
-        chunk: usize,
-        out: &mut [u8],
-        scratch: &mut Scratch,
-        stores: Stores,
-    ) -> Result<()> {
+    pub(crate) fn decode_chunk(&self, chunk: usize, out: &mut [u8], scratch: &mut Scratch) -> Result<()> {
         let extent = self.extents[chunk];
         let bytes = self.reader().bytes(extent)?;
         match &self.decoder {
             Decoder::Lanes(lanes) => {
-                let crc = lanes.decode_chunk(chunk, bytes, extent.offset, out, &mut scratch.lanes, stores)?;
+                let crc = lanes.decode_chunk(chunk, bytes, extent.offset, out, &mut scratch.lanes)?;
                 return self.check_chunk(chunk, crc);
             }
             Decoder::Frames(frames) => frames.decode_chunk(chunk, bytes, extent.offset, out, &mut scratch.planes)?,
@@ -185,7 +168,6 @@ pub fn decode_many(tensors: &[Tensor<'_>], outs: &mut [&mut [u8]]) -> Result<()>
     if tensors.len() != outs.len() {
         return Err(Error::BadArgument(format!("{} tensors, {} buffers", tensors.len(), outs.len())));
     }
-    let stores = stores_for(outs.iter().map(|out| out.len()).sum());
     let mut jobs = Vec::new();
     for (tensor, out) in tensors.iter().zip(outs) {
         if out.len() as u64 != tensor.byte_len() {
@@ -204,7 +186,6 @@ pub fn decode_many(tensors: &[Tensor<'_>], outs: &mut [&mut [u8]]) -> Result<()>
             rest = tail;
         }
     }
-    jobs.into_par_iter().try_for_each_init(Scratch::default, |scratch, (tensor, chunk, part)| {
-        tensor.decode_chunk(chunk, part, scratch, stores)
-    })
+    jobs.into_par_iter()
+        .try_for_each_init(Scratch::default, |scratch, (tensor, chunk, part)| tensor.decode_chunk(chunk, part, scratch))
 }

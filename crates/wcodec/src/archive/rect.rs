@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use wcodec_rans::superblock::Stores;
-
 use super::{Decoder, Scratch, Tensor};
 use crate::error::{Error, Result};
 
@@ -79,7 +77,7 @@ impl Tensor<'_> {
                 _ => {
                     let mut whole = std::mem::take(&mut scratch.chunk);
                     whole.resize(bytes.len(), 0);
-                    let decoded = self.decode_chunk(chunk, &mut whole, scratch, Stores::Cached);
+                    let decoded = self.decode_chunk(chunk, &mut whole, scratch);
                     copy_rows(&whole, bytes, row_bytes, &rows, cols.start * element..cols.end * element, out);
                     scratch.chunk = whole;
                     decoded?;

@@ -2,7 +2,6 @@
 
 use rayon::prelude::*;
 use wcodec_container::crc32;
-use wcodec_rans::superblock::Stores;
 
 use super::{Scratch, Tensor};
 use crate::error::{Error, Result};
@@ -31,7 +30,7 @@ impl Tensor<'_> {
             || (Scratch::default(), Vec::new()),
             |(scratch, buffer), chunk| {
                 buffer.resize(self.chunk_len(chunk) as usize, 0);
-                self.decode_chunk(chunk, buffer, scratch, Stores::Cached)
+                self.decode_chunk(chunk, buffer, scratch)
             },
         )?;
         self.check_chunks()

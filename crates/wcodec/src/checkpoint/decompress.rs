@@ -7,7 +7,6 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use wcodec_container::{Crc32, FileEntry, Segment};
-use wcodec_rans::superblock::Stores;
 
 use super::{KIND, KIND_FILE};
 use crate::archive::{Archive, Scratch, Tensor};
@@ -315,7 +314,7 @@ fn restore_tensors(
         || (Scratch::default(), Vec::new()),
         |(scratch, buffer), (tensor, chunk, start)| {
             buffer.resize(tensor.chunk_len(chunk) as usize, 0);
-            tensor.decode_chunk(chunk, buffer, scratch, Stores::Cached)?;
+            tensor.decode_chunk(chunk, buffer, scratch)?;
             write_at(file, buffer, start).map_err(|e| Error::io(shown, e))?;
             progress.advance(buffer.len() as u64);
             Ok(())

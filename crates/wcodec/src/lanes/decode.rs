@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use wcodec_container::{Crc32, TensorEntry, crc32};
-use wcodec_rans::superblock::{Classes, DecodeTables, Job, Shape, Stores, Superblock, Target};
+use wcodec_rans::superblock::{Classes, DecodeTables, Job, Shape, Superblock, Target};
 use wcodec_rans::{HeadLayout, LANES, TableSet};
 
 use super::low;
@@ -206,13 +206,12 @@ impl LanesDecoder {
         offset: u64,
         out: &mut [u8],
         scratch: &mut Scratch,
-        stores: Stores,
     ) -> Result<u32> {
         let g = &self.params.geometry;
         let (blocks, rest_at) = self.blocks(chunk, bytes, offset)?;
         let (rows, rest) = out.split_at_mut(g.chunk_rows(chunk).len() * g.row_bytes());
         rest.copy_from_slice(&bytes[rest_at..]);
-        let crc = self.decode_blocks(g.chunk_rows(chunk).start, &blocks, rows, scratch, stores);
+        let crc = self.decode_blocks(g.chunk_rows(chunk).start, &blocks, rows, scratch);
         let crc = crc.map_err(|e| Error::rans(&self.tensor, offset, e))?;
         let mut whole = Crc32::new();
         whole.combine(crc, rows.len() as u64);
@@ -227,7 +226,6 @@ impl LanesDecoder {
         blocks: &[Block<'_>],
         out: &mut [u8],
         scratch: &mut Scratch,
-        stores: Stores,
     ) -> wcodec_rans::Result<u32> {
         let g = &self.params.geometry;
         let (row_stride, element_bytes, head_offset) = (g.row_bytes(), g.element_bytes, self.params.low_bytes());
@@ -246,7 +244,7 @@ impl LanesDecoder {
         }
         let target = Target { bytes: &mut *out, row_stride, element_bytes, head_offset, low: &[] };
         if jobs.len() == blocks.len() {
-            return self.tables.decode_batch_crc32(&jobs, target, stores);
+            return self.tables.decode_batch_crc32(&jobs, target);
         }
         self.tables.decode_batch(&jobs, target)?;
         Ok(crc32(out))

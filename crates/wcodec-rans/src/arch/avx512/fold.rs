@@ -38,6 +38,27 @@ pub(super) fn remainder(sums: &[__m512i]) -> u32 {
     x = _mm_xor_si128(_mm_clmulepi64_si128::<0x10>(x, by), _mm_srli_si128::<8>(x));
     let half = _mm_set_epi64x(0, HALF as i64);
     x = _mm_xor_si128(_mm_clmulepi64_si128::<0x00>(_mm_and_si128(x, word), half), _mm_srli_si128::<4>(x));
+    reduced(x)
+}
+
+/// a·b mod P; as [`crate::crc::multiply`].
+#[inline]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
+pub(super) fn multiply(a: u32, b: u32) -> u32 {
+    let product = _mm_clmulepi64_si128::<0x00>(_mm_cvtsi64_si128(a.into()), _mm_cvtsi64_si128(b.into()));
+    // The product of reflected words lacks a place at the end.
+    reduced(_mm_slli_epi64::<1>(product))
+}
+
+/// A polynomial of 64 coefficients mod P (Barrett's reduction).
+#[inline]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
+fn reduced(x: __m128i) -> u32 {
+    let word = _mm_set_epi64x(0, 0xffff_ffff);
     let barrett = _mm_set_epi64x(BARRETT[1] as i64, BARRETT[0] as i64);
     let quotient = _mm_clmulepi64_si128::<0x10>(_mm_and_si128(x, word), barrett);
     let multiple = _mm_clmulepi64_si128::<0x00>(_mm_and_si128(quotient, word), barrett);

@@ -128,18 +128,3 @@ pub(super) fn store_words(x: __m512i, words: &mut [u16; 32]) {
     // SAFETY: 64 writable bytes; the store needs no alignment.
     unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), x) }
 }
-
-/// Stores past the caches; `bytes` must be aligned to 64, or else this is an ordinary store.
-#[inline]
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
-)]
-pub(super) fn stream(x: __m512i, bytes: &mut [u8; 64]) {
-    let to = bytes.as_mut_ptr();
-    if to.addr().is_multiple_of(64) {
-        // SAFETY: 64 writable bytes, aligned.
-        unsafe { _mm512_stream_si512(to.cast(), x) }
-    } else {
-        store(x, bytes);
-    }
-}
