@@ -61,9 +61,9 @@ pub fn compress(
     Ok(assemble(&files, kind, target, options, None, progress)?.0)
 }
 
-/// As [`compress`], with a device that encodes. On a CUDA device that is zstd mode alone ([`ModeChoice::Zstd`](crate::ModeChoice::Zstd)), by nvCOMP: frames of the
-/// same kind, which any device, the CPU and any zstd read; [`EncodeOptions::zstd_level`] then only serves the choice between byte planes
-/// and none.
+/// As [`compress`], with a device that encodes. On a CUDA device that is zstd mode alone
+/// ([`ModeChoice::Zstd`](crate::ModeChoice::Zstd)), by nvCOMP: frames of the same kind, which any device, the CPU and any zstd read;
+/// [`EncodeOptions::zstd_level`] then only serves the choice between byte planes and none.
 ///
 /// # Errors
 /// As [`compress`]; [`Error::BadArgument`] for another mode on a device that is not the CPU; `Error::Cuda` without nvCOMP.
