@@ -60,7 +60,7 @@ __device__ __forceinline__ bool decode_full(
     const u32 length = 4 * b.stream_words;
     const bool packed = b.base != PLAIN_STATES;
     const u32 first_row = b.first_row, first_col = b.first_col, b_rows = b.rows;
-    const u32 class_area = ring + RING + MIRROR, fetched = class_area + CLASS_BYTES;
+    const u32 class_area = ring + L::ring + MIRROR, fetched = class_area + CLASS_BYTES;
 
     Superblock<L> s;
     s.raw = payload + 4 * u64(b.raw) + 4 * lane;
@@ -76,9 +76,9 @@ __device__ __forceinline__ bool decode_full(
     s.feed.wait();
     if (ahead.head) {
         s.feed.skip_head();
-        s.feed.template fetch_first<HEAD, RING>();
+        s.feed.template fetch_first<Feed<L>::HEAD, L::ring>();
     } else {
-        s.feed.template fetch_first<0, RING>();
+        s.feed.template fetch_first<0, L::ring>();
         fetch_classes(t, first_row, b_rows, first_col, fetched);
         s.feed.wait();
     }
@@ -134,13 +134,13 @@ __device__ __forceinline__ bool decode_full(
                 if (row != 0) s.template load_raw<Superblock<L>::early, L::halfwords>(s.q, s.raw, true);
             }
             if (next == NONE) return;
-            ahead.head = L::ahead && s.feed.whole && s.feed.at >= ring + HEAD;
+            ahead.head = L::ahead && s.feed.whole && s.feed.at >= ring + Feed<L>::HEAD;
             prefetch_block<L>(t, next_words, !ahead.head);
             if constexpr (!L::ahead) return;
             ahead.load(t, next_words);
             if (ahead.head) {
                 __syncwarp();  // all threads have read what is overwritten
-                fetch_head(t, next_words, ring);
+                fetch_head<L>(t, next_words, ring);
             }
         });
 
@@ -203,10 +203,10 @@ __device__ __forceinline__ bool decode_full(
 template <class L>
 __device__ __forceinline__ void load_tables(const Tensor& t) {
     if (t.entries == 0) {
-        return expand_tables(t, reinterpret_cast<u32*>(shared + tables_offset()), 32 - L::value_bit, L::value_bit);
+        return expand_tables(t, reinterpret_cast<u32*>(shared + tables_offset<L>()), 32 - L::value_bit, L::value_bit);
     }
     // Copied, so that all of them are under way at once.
-    const u32 to = shared_base() + tables_offset(), bytes = t.contexts << t.table_bits << 2;
+    const u32 to = shared_base() + tables_offset<L>(), bytes = t.contexts << t.table_bits << 2;
     for (u32 at = 16 * threadIdx.x; at < bytes; at += 16 * blockDim.x) {
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + at), "l"(t.entries + at) : "memory");
     }
@@ -221,14 +221,14 @@ __device__ __forceinline__ void decode_batch(const Batch& batch) {
         [&](const Tensor& t, u32 words) {
             prefetch_block<L>(t, words, false);
             if constexpr (L::ahead) ahead.load(t, words);
-            fetch_head(t, words, warp_memory());
+            fetch_head<L>(t, words, warp_memory<L>());
             ahead.head = true;
         },
         [](const Tensor& t) { load_tables<L>(t); },
         [&](const Tensor& t, u32& words, auto claim) {
             const u32 p = t.table_bits;
-            const Tables tables = {__shfl_sync(FULL_WARP, shared_base() + tables_offset(), 0), p, (1u << p) - 1, int((t.contexts - 1) << p)};
-            return decode_full<L>(t, words, claim, ahead, tables, below, warp_memory());
+            const Tables tables = {__shfl_sync(FULL_WARP, shared_base() + tables_offset<L>(), 0), p, (1u << p) - 1, int((t.contexts - 1) << p)};
+            return decode_full<L>(t, words, claim, ahead, tables, below, warp_memory<L>());
         });
 }
 

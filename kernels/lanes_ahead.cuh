@@ -21,7 +21,7 @@ __device__ __forceinline__ void prefetch_block(const Tensor& t, u32 words, bool 
     }
     if (stream_too) {
         const u32 stream = __shfl_sync(FULL_WARP, words, 3), lengths = __shfl_sync(FULL_WARP, words, 4);
-        if (lane <= RING / 128 && 32 * lane < (lengths & 0xffff)) prefetch(t.payload + 4 * u64(stream) + 128 * lane);
+        if (lane <= L::ring / 128 && 32 * lane < (lengths & 0xffff)) prefetch(t.payload + 4 * u64(stream) + 128 * lane);
     }
 }
 
@@ -51,14 +51,15 @@ __device__ __forceinline__ void expand_classes(const Tensor& t, u32 fetched, u32
 
 // Fetches the first bytes of a superblock's stream to the begin of the warp's ring, and its classes, without waiting for them. All threads
 // have used what was there.
+template <class L>
 __device__ __forceinline__ void fetch_head(const Tensor& t, u32 words, u32 ring) {
     const u32 begin = __shfl_sync(FULL_WARP, words, 3), bytes = 4 * (__shfl_sync(FULL_WARP, words, 4) & 0xffff);
     const u32 rows = __shfl_sync(FULL_WARP, words, 5) >> 16;
     const u32 row = __shfl_sync(FULL_WARP, words, 6), col = __shfl_sync(FULL_WARP, words, 7);
-    Feed feed;
+    Feed<L> feed;
     feed.begin_at(ring, t.payload + 4 * u64(begin), bytes);
-    feed.template fetch_first<0, HEAD>();
-    fetch_classes(t, row, rows, col, ring + RING + MIRROR + CLASS_BYTES);
+    feed.template fetch_first<0, Feed<L>::HEAD>();
+    fetch_classes(t, row, rows, col, ring + L::ring + MIRROR + CLASS_BYTES);
 }
 
 // What a warp has asked for of its next superblock.

@@ -2,27 +2,37 @@
 // lie the tables.
 #pragma once
 #include "lanes_batch.cuh"
+#include "lanes_head.cuh"
 
-constexpr u32 RING = 2048;          // bytes
-constexpr u32 CHUNK = 512;          // one 16-byte asynchronous copy per thread
+constexpr u32 CHUNK = 512;          // bytes: one 16-byte asynchronous copy per thread
 constexpr u32 MIRROR = CHUNK;       // the ring's first chunk again: four rows read on without wrapping
 constexpr u32 REFILL_ROWS = 4;      // 4 rows take at most 4 * 64 words = CHUNK bytes
 constexpr u32 CLASS_ROWS = 64;      // rows whose classes are staged together
 constexpr u32 CLASS_BYTES = 4 * CLASS_ROWS;
 constexpr u32 FETCHED_CLASSES = 2 * CLASS_ROWS;  // bytes: classes of rows and of columns as they come
-constexpr u32 WARP_BYTES = RING + MIRROR + CLASS_BYTES + FETCHED_CLASSES;
-constexpr u32 HEAD = 2 * CHUNK;     // so much of a stream may be fetched before its superblock begins: what 4 + 4 rows can take
-static_assert(SHARE_BYTES % 128 == 0 && WARP_BYTES % 128 == 0 && sizeof(Share) <= SHARE_BYTES, "rings and tables begin at a line");
+template <class L>
+constexpr u32 WARP_BYTES = L::ring + MIRROR + CLASS_BYTES + FETCHED_CLASSES;
+static_assert(SHARE_BYTES % 128 == 0 && WARP_BYTES<Layout<16, 6, true, 2, true>> % 128 == 0, "rings and tables begin at a line");
 
-// Shared addresses of the calling warp's memory, and of the tables behind that of all warps.
+// The shared address of the calling warp's memory, and where in shared memory the tables lie, behind that of all warps.
 __device__ __forceinline__ u32 shared_base() { return u32(__cvta_generic_to_shared(shared)); }
-__device__ __forceinline__ u32 warp_memory() { return __shfl_sync(FULL_WARP, shared_base() + SHARE_BYTES + warp_index() * WARP_BYTES, 0); }
-__device__ __forceinline__ u32 tables_offset() { return SHARE_BYTES + blockDim.x / WARP * WARP_BYTES; }
+template <class L>
+__device__ __forceinline__ u32 warp_memory() {
+    return __shfl_sync(FULL_WARP, shared_base() + SHARE_BYTES + warp_index() * WARP_BYTES<L>, 0);
+}
+template <class L>
+__device__ __forceinline__ u32 tables_offset() { return SHARE_BYTES + blockDim.x / WARP * WARP_BYTES<L>; }
 
 __device__ __forceinline__ bool any_thread(bool mine) { return __any_sync(FULL_WARP, mine) != 0; }
 
 // A superblock's stream, staged through shared memory. `ring`, `at` and `due` are shared addresses.
+template <class L>
 struct Feed {
+    static constexpr u32 RING = L::ring;
+    // So much of a stream may be fetched before its superblock begins: at least what 4 + 4 rows can take.
+    static constexpr u32 HEAD = RING / 2;
+    static_assert(RING % CHUNK == 0 && HEAD % CHUNK == 0 && HEAD >= 2 * CHUNK, "the ring is filled by chunks");
+
     u32 ring;      // first byte of the ring
     u32 at;        // the next word, in ring .. ring + RING + MIRROR
     u32 due;       // when `at` gets here, the next chunk is fetched: ring + 1 to RING / CHUNK chunks
@@ -33,7 +43,10 @@ struct Feed {
     __device__ __forceinline__ void copy(u32 to) const {
         const u32 destination = to + 16 * lane_index();
         if (left <= 0) return;
-        // Read once: the second-level cache shall keep what was written until neighbouring rows of it are there.
+        if constexpr (!L::forgets) {
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source), "r"(min(left, 16)) : "memory");
+            return;
+        }
         asm volatile(
             "{.reg .b64 once; createpolicy.fractional.L2::evict_first.b64 once, 1.0;"
             " cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, once;}" ::"r"(destination), "l"(source), "r"(min(left, 16))
@@ -54,10 +67,10 @@ struct Feed {
         const u32 skipped = u32(begin) & 15;
         ring = ring_address;
         at = ring + skipped;
-        due = ring + CHUNK;
         source = begin - skipped + 16 * lane_index();
         left = int(skipped + bytes) - int(16 * lane_index());
         whole = skipped + bytes < RING;
+        due = ring + (whole ? HEAD - CHUNK : CHUNK);
     }
 
     // Fetches bytes FROM .. TO - 1 of the ring's first round, without waiting for them.

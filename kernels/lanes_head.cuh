@@ -20,7 +20,12 @@ struct Layout {
     static constexpr bool ahead = AHEAD;
     // Warps of a block that loads ahead. Memory does best with few superblocks in progress, and more registers hold more that was asked
     // for; but one-byte elements are bound by instructions.
-    static constexpr u32 warps = element == 1 || halfwords > 8 ? 28 : 20;
+    static constexpr u32 warps = element == 1 ? 28 : halfwords > 8 ? 24 : 20;
+    // Bytes of stream that a warp has in shared memory: one-byte elements have longer streams. A multiple of 512.
+    static constexpr u32 ring = element == 1 && ahead ? 3072 : 2048;
+    // Whether the second-level cache forgets streams once they are read, so that it keeps what was written until neighbouring rows of it
+    // are there. Long streams are fetched piece by piece, and pieces share lines.
+    static constexpr bool forgets = !(element == 1 && ahead);
     static constexpr bool doubled = ahead && halfwords > 0 && halfwords <= 8;  // the next group's raw words have their own
     // First row of a group with bits in its last two halfwords. In every group such rows are finished at its end, so that the
     // last group, whose last two halfwords come out of the final states, needs no code of its own.

@@ -1,7 +1,6 @@
 // Steps of a superblock: a row of 64 elements each, out of 64 states.
 #pragma once
 #include "lanes_feed.cuh"
-#include "lanes_head.cuh"
 
 // Which threads' states need a word.
 __device__ __forceinline__ u32 below_low(u32 state) {
@@ -46,7 +45,7 @@ template <class L>
 struct Superblock {
     u32 x0, x1;              // states
     int class0, class1;      // column classes times 2^P
-    Feed feed;
+    Feed<L> feed;
     u32 classes;             // shared address of the group's row classes, times 2^P
     u64 out;                 // this thread's elements of the next row to store
     u32 row_stride;

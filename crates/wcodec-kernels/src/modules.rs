@@ -47,7 +47,7 @@ pub const INTEGER: Module = Module {
 /// `kernels/lanes_1_0.cu`.
 pub const LANES_1_0: Module = Module {
     name: "lanes_1_0",
-    source_sha256: "a480159239622265f3e518c67860e558dc45131e6ae1f91abd9091ef13b6273b",
+    source_sha256: "679828c9d829548396712f0534305fed7c901ce413f6ad3c9f1e560d8235acaf",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_0.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_0.compute_90.ptx") },
@@ -57,7 +57,7 @@ pub const LANES_1_0: Module = Module {
 /// `kernels/lanes_1_0u.cu`.
 pub const LANES_1_0U: Module = Module {
     name: "lanes_1_0u",
-    source_sha256: "ee748389adc51dc5b81000f8f9775bd05a8143740219e7f20f546d4d1dc2fbf0",
+    source_sha256: "fffe438b7d90b219d2531acd89442060768d52320a0f446f876bd328415110cf",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_0u.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_0u.compute_90.ptx") },
@@ -67,7 +67,7 @@ pub const LANES_1_0U: Module = Module {
 /// `kernels/lanes_1_1.cu`.
 pub const LANES_1_1: Module = Module {
     name: "lanes_1_1",
-    source_sha256: "5328e2b47b55266e28c6555575de6cbe2b384926f5f08c68f767f124867f44c2",
+    source_sha256: "fc96bfc507fd3ec689040dafdf6879c022c94ea020975915716b42cd87abd4ce",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_1.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_1.compute_90.ptx") },
@@ -77,7 +77,7 @@ pub const LANES_1_1: Module = Module {
 /// `kernels/lanes_1_1u.cu`.
 pub const LANES_1_1U: Module = Module {
     name: "lanes_1_1u",
-    source_sha256: "9c06fcc1ad89a50371598079e87b06bb3588ec48a0c40567340579c4ba869cf4",
+    source_sha256: "40826a4323eed1747164d70304c4c86fb48eb01d4f5111fa1848598db89cf921",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_1u.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_1u.compute_90.ptx") },
@@ -87,7 +87,7 @@ pub const LANES_1_1U: Module = Module {
 /// `kernels/lanes_1_2.cu`.
 pub const LANES_1_2: Module = Module {
     name: "lanes_1_2",
-    source_sha256: "174e4bd826a4d8da0bdba4b66e6dd23f4786eef79c4fa6e09fe19a8d751b8351",
+    source_sha256: "2c43897944786c2eeef8cbbb937945fd0cac0e4ecc80bbafea82d6a95793350f",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_2.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_2.compute_90.ptx") },
@@ -97,7 +97,7 @@ pub const LANES_1_2: Module = Module {
 /// `kernels/lanes_1_2u.cu`.
 pub const LANES_1_2U: Module = Module {
     name: "lanes_1_2u",
-    source_sha256: "d9da69b309caac678102074e18b9c25bce6924c0b6f650a3f3526746b6f9e5e3",
+    source_sha256: "5ce10fe936c86196b9bd7af05f687aaae77c01f9b5b61f5827d612ee585b6076",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_2u.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_2u.compute_90.ptx") },
@@ -107,7 +107,7 @@ pub const LANES_1_2U: Module = Module {
 /// `kernels/lanes_1_3u.cu`.
 pub const LANES_1_3U: Module = Module {
     name: "lanes_1_3u",
-    source_sha256: "25802777b255e73c4964b1254c0d36eaf8f39d2fbecdd958613c374329e739c8",
+    source_sha256: "313b49d702b82c38b92c3a5a8fee8a6c4b507a56ce279e9b60cc8c47b20038cc",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_3u.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_3u.compute_90.ptx") },
@@ -117,7 +117,7 @@ pub const LANES_1_3U: Module = Module {
 /// `kernels/lanes_2_10.cu`.
 pub const LANES_2_10: Module = Module {
     name: "lanes_2_10",
-    source_sha256: "4b164d270ee709511e34059aaf56e7ead3fef04bd2a006e6abaffc9d638c896d",
+    source_sha256: "eea3b80bfa4d5008336c7af77bb8655f80259df2a1152459b69cea7eb9733cee",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_10.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_10.compute_90.ptx") },
@@ -127,7 +127,7 @@ pub const LANES_2_10: Module = Module {
 /// `kernels/lanes_2_4.cu`.
 pub const LANES_2_4: Module = Module {
     name: "lanes_2_4",
-    source_sha256: "79d364a73180313bada5da758079a86f00a2ffbefd1d93a5276ceb0679e98e11",
+    source_sha256: "b2e824e497b25eae04e1ca340b84db43e8fd49ee9568679fd72b88af55e97ccc",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_4.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_4.compute_90.ptx") },
@@ -137,7 +137,7 @@ pub const LANES_2_4: Module = Module {
 /// `kernels/lanes_2_5.cu`.
 pub const LANES_2_5: Module = Module {
     name: "lanes_2_5",
-    source_sha256: "1842804d5db3a2c6b6fd2b060321c6e9a74f24eeb767da4a4db0c24a7ba00ce7",
+    source_sha256: "e6d87dd54328fde1a8d6b9310e7c890550ee5f107e4ebf458917b45bc947c594",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_5.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_5.compute_90.ptx") },
@@ -147,7 +147,7 @@ pub const LANES_2_5: Module = Module {
 /// `kernels/lanes_2_6.cu`.
 pub const LANES_2_6: Module = Module {
     name: "lanes_2_6",
-    source_sha256: "26bb7fffffe8e3a47bcd7a5d4c590596818d78b0b229bca92045880731104866",
+    source_sha256: "9a853f8225663685f7055a05cf4b505ef5cdada1bd555ab0501f7b435b3b1731",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_6.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_6.compute_90.ptx") },
@@ -157,7 +157,7 @@ pub const LANES_2_6: Module = Module {
 /// `kernels/lanes_2_7.cu`.
 pub const LANES_2_7: Module = Module {
     name: "lanes_2_7",
-    source_sha256: "79dd30411a7db8ee4d83f9cbc4422675f35b6d8b75050328087090ed808b9bca",
+    source_sha256: "04d5228c6d0bc88c808491e9ac94be054fca339f6e6a04050b9d1ae54cc242ca",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_7.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_7.compute_90.ptx") },
@@ -167,7 +167,7 @@ pub const LANES_2_7: Module = Module {
 /// `kernels/lanes_2_8.cu`.
 pub const LANES_2_8: Module = Module {
     name: "lanes_2_8",
-    source_sha256: "bb4566d0f3d5e292723ed59bb81d619a7ddae3131c0098b992223e31a4831275",
+    source_sha256: "c56a43db86f7b9c674da3a93774a6e335d51508c2261c437f22569f1f3b3ffad",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_8.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_8.compute_90.ptx") },
@@ -177,7 +177,7 @@ pub const LANES_2_8: Module = Module {
 /// `kernels/lanes_2_9.cu`.
 pub const LANES_2_9: Module = Module {
     name: "lanes_2_9",
-    source_sha256: "bdec1b5fc6bc0dfca6e738cf53ae45b4a77acfdc1cd826cb8b6b3691f35c9f15",
+    source_sha256: "c5a21cc9e30c25288e95e323d49cce0d2e4ba908f1c94e6c58f1a0c14a600573",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_9.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_9.compute_90.ptx") },
@@ -187,7 +187,7 @@ pub const LANES_2_9: Module = Module {
 /// `kernels/lanes_4_4.cu`.
 pub const LANES_4_4: Module = Module {
     name: "lanes_4_4",
-    source_sha256: "b333889f8192f448a8c1cadc54e8e648c0e3cd32ba57fce53ad73f1e4d05e379",
+    source_sha256: "629863c54d7cdf12e75a0b0b8189d0af0aa1ca6743bb2405080a6d9677988001",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_4_4.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_4_4.compute_90.ptx") },
@@ -197,7 +197,7 @@ pub const LANES_4_4: Module = Module {
 /// `kernels/lanes_4_5.cu`.
 pub const LANES_4_5: Module = Module {
     name: "lanes_4_5",
-    source_sha256: "077b4b436ef0551144df84f4f369182f4667624985b048aee8017a4133c2978f",
+    source_sha256: "ae7475e192a62e6527363336d140e8f10baceda2dd61fb3cb13ac548eb4a7b84",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_4_5.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_4_5.compute_90.ptx") },
@@ -207,7 +207,7 @@ pub const LANES_4_5: Module = Module {
 /// `kernels/lanes_4_6.cu`.
 pub const LANES_4_6: Module = Module {
     name: "lanes_4_6",
-    source_sha256: "b54496def6ff34772e70c5257cd9a8de924b26f09536cf881697933828d423df",
+    source_sha256: "defacebae777279b61e2bbe0d3b6216f2f71c82b9771f9b928af9e4e5b22a049",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_4_6.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_4_6.compute_90.ptx") },
@@ -217,7 +217,7 @@ pub const LANES_4_6: Module = Module {
 /// `kernels/lanes_4_7.cu`.
 pub const LANES_4_7: Module = Module {
     name: "lanes_4_7",
-    source_sha256: "ca713771c35397f8f8912ac081b9641c2c4f8050df507e575c0a105685fa7863",
+    source_sha256: "f94a7328b178b68895c88c9b121170823650e83eb44f6c049473982798bcae32",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_4_7.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_4_7.compute_90.ptx") },

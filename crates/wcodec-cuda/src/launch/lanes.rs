@@ -57,7 +57,11 @@ pub(super) const MORE_THREADS: u32 = 1024;
 /// `SHARE_BYTES`.
 const SHARE_BYTES: u32 = 128;
 /// `WARP_BYTES`: ring, mirror, row classes as words, classes as bytes.
-const FAST_WARP_BYTES: u32 = 2048 + 512 + 256 + 128;
+const fn warp_bytes(ring: u32) -> u32 {
+    ring + 512 + 256 + 128
+}
+/// The largest of these.
+const MOST_WARP_BYTES: u32 = warp_bytes(3072);
 pub(super) const ANY_THREADS: u32 = 512;
 
 /// The kernels for full superblocks of a split of a head, which differ in the warps of a block.
@@ -109,16 +113,27 @@ impl Fast {
 
     /// `Layout::warps`, in threads.
     pub(super) const fn threads(&self) -> u32 {
-        let (element_bytes, _, shift, sign) = self.split;
-        if element_bytes == 1 || shift + sign as u32 > 8 { 28 * 32 } else { 20 * 32 }
+        match self.split {
+            (1, ..) => 28 * 32,
+            (_, _, shift, sign) if shift + sign as u32 > 8 => 24 * 32,
+            _ => 20 * 32,
+        }
     }
 
-    /// Name and most threads of the kernel for a launch. The one that loads ahead is the faster, but where 32 warps take all
-    /// superblocks in one round the other does not wait for the second.
-    fn kernel(&self, superblocks: u32, multiprocessors: u32) -> (&'static CStr, u32) {
+    /// `Layout::ring` of the kernel that loads ahead.
+    const fn ring(&self) -> u32 {
+        if self.split.0 == 1 { 3072 } else { 2048 }
+    }
+
+    /// Name, most threads and shared memory per warp of the kernel for a launch. The one that loads ahead is the faster, but where
+    /// 32 warps take all superblocks in one round the other does not wait for the second.
+    fn kernel(&self, superblocks: u32, multiprocessors: u32) -> (&'static CStr, u32, u32) {
         let round = |threads: u32| multiprocessors * (threads / 32);
-        let more = round(self.threads()) < superblocks && superblocks <= round(MORE_THREADS);
-        if more { (self.more, MORE_THREADS) } else { (self.name, self.threads()) }
+        if round(self.threads()) < superblocks && superblocks <= round(MORE_THREADS) {
+            (self.more, MORE_THREADS, warp_bytes(2048))
+        } else {
+            (self.name, self.threads(), warp_bytes(self.ring()))
+        }
     }
 }
 
@@ -171,7 +186,7 @@ impl Resident {
         table_bits: u32,
     ) -> Result<Result<u64, CudaError>, CudaError> {
         let value = (contexts << table_bits) as u64 * 4;
-        let limit = u64::from(context.shared_memory()?.saturating_sub(SHARE_BYTES + FAST_WARP_BYTES));
+        let limit = u64::from(context.shared_memory()?.saturating_sub(SHARE_BYTES + MOST_WARP_BYTES));
         let what = "the size of the tables";
         Ok(if value <= limit { Ok(value) } else { Err(CudaError::TooLarge { what, value, limit }) })
     }
@@ -487,11 +502,11 @@ fn run(stream: &Stream, fast: Option<&'static Fast>, parts: &[Part<'_>]) -> Resu
             Grid { blocks, threads: ANY_THREADS, shared: SHARE_BYTES + table_bytes },
         ),
         Some(fast) => {
-            let (name, threads) = fast.kernel(total as u32, multiprocessors);
+            let (name, threads, warp_bytes) = fast.kernel(total as u32, multiprocessors);
             // `upload` has found that at least one warp fits.
             let beside = SHARE_BYTES + table_bytes;
-            let warps = ((context.shared_memory()? - beside) / FAST_WARP_BYTES).min(threads / 32);
-            (fast.module, name, Grid { blocks, threads: 32 * warps, shared: beside + warps * FAST_WARP_BYTES })
+            let warps = ((context.shared_memory()? - beside) / warp_bytes).min(threads / 32);
+            (fast.module, name, Grid { blocks, threads: 32 * warps, shared: beside + warps * warp_bytes })
         }
     };
     let function = context.function_with_shared_memory(module, name)?;
