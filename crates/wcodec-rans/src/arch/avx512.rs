@@ -3,8 +3,8 @@
 //! *Registers*: states are split into halves, 32 lanes to a vector (even columns, odd columns), and buckets are looked up by byte
 //! permutations: six look-ups per half row of one, two or four permutations of 128 entries each. Two superblocks go together, table by
 //! table: that hides the chain state → bucket → alias → frequency → multiply → words, and loads every vector of a table once for both.
-//! Four together lack registers and are slower. Sets of up to 256 entries have this step in assembly (`step`), the others in intrinsics
-//! (`look_up`).
+//! Four together lack registers and are slower. Alphabets of up to 64 symbols have this step in assembly (`step`), the others in
+//! intrinsics (`look_up`).
 //!
 //! *Gather*: states are four vectors of sixteen, lanes 0–15, 16–31 (even columns), 32–47, 48–63 (odd columns), and a slot's entry
 //! is gathered from 2^P. A row takes some 80 vector instructions and four gathers worth about 12 cycles each, more where the
@@ -274,6 +274,11 @@ fn prefetch(plan: &Plan, block: &Full<'_>, row: usize, position: usize, target: 
         if line < lines {
             _mm_prefetch::<_MM_HINT_ET0>(first.wrapping_add(64 * line).cast());
         }
+    }
+    if plan.output == Output::Fused {
+        let low = block.low.as_ptr().wrapping_add(128 * row);
+        _mm_prefetch::<_MM_HINT_T0>(low.cast());
+        _mm_prefetch::<_MM_HINT_T0>(low.wrapping_add(64).cast());
     }
     let raw = block.raw.as_ptr().wrapping_add(128 * plan.raw_bits * row / GROUP_ROWS);
     for ahead in [raw, block.stream.as_ptr().wrapping_add(position + 768)] {

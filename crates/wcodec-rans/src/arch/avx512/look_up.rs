@@ -1,6 +1,6 @@
 //! Rows by byte permutations: states in halves, 32 lanes to a vector, buckets looked up in [`Registers`].
 //!
-//! Two superblocks with tables of up to 256 entries go by the assembly of [`super::step`], which is this file's step, scheduled by hand.
+//! Two superblocks with alphabets of up to 64 symbols go by the assembly of [`super::step`], which is this file's step, scheduled by hand.
 #![expect(unsafe_code, reason = "a vector load, and steps that read ahead")]
 
 use std::arch::x86_64::*;
@@ -197,7 +197,7 @@ pub(super) fn register_rows<const N: usize, const VECTORS: usize, const WIDE: bo
                 prefetch(plan, &blocks[b], i, at[b], target);
             });
             let streams = |b: usize| blocks[b].readable;
-            let row = if N == 2 && VECTORS <= 4 && !WIDE {
+            let row = if N == 2 && !WIDE {
                 let mut row = sums;
                 // SAFETY: before every one of these rows all streams have the 128 bytes that it may take.
                 unsafe {

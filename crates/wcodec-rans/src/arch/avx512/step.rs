@@ -1,11 +1,11 @@
-//! The step in registers as assembly, for half rows of two superblocks and tables of up to 256 entries.
+//! The step in registers as assembly, for half rows of two superblocks and alphabets of up to 64 symbols.
 //!
 //! It is [`super::look_up`]'s, instruction by instruction. Written out because compilers run out of registers over four half rows, and then
 //! spill the states that the chain waits for; take masks through general registers, which costs the chain nine cycles; and load the
 //! tables' vectors once per half. Even and odd columns take turns, so that one half's chain runs while the other's waits.
 //!
-//! Budget on Zen 5 (four vector operations a cycle, two of them permutations, shifts or products), both superblocks, a half row, 128 and 256
-//! entries: 75 and 99 vector operations, of which 26 and 38 permutations, and 18 and 32 loads. The chain from one row's state to the next
+//! Budget on Zen 5 (four vector operations a cycle, two of them permutations, shifts or products), both superblocks, a half row, 128, 256 and
+//! 512 entries: 75, 99 and 149 vector operations, of which 26, 38 and 64 permutations, and 22, 40 and 78 loads. The chain from one row's state to the next
 //! is 42 and 44 cycles: bucket 5, divide 5, compare and blend 8, frequency 7, product 5, masks 7, words 5.
 #![expect(unsafe_code, reason = "assembly")]
 
@@ -16,7 +16,8 @@ use super::super::plan::Full;
 use super::super::registers::{MAX_ENTRIES, Registers};
 use super::look_up::LookUp;
 
-/// Looks up two index vectors in a table at an offset of [`Registers`]. `$o` may be `$i`. Writes `t`, with four vectors also `z0` and `z1`.
+/// Looks up two index vectors in a table at an offset of [`Registers`]. `$o` may be `$i`. Writes `t`, with four vectors also `z0` and `z1`, with
+/// eight `w0` and `w1`.
 macro_rules! look_up {
     (2, $at:literal, $i0:literal => $o0:literal, $i1:literal => $o1:literal) => {
         concat!(
@@ -39,24 +40,68 @@ macro_rules! look_up {
             "vmovdqu8 {", $o1, "}{{k6}}, {z1}\n",
         )
     };
+    (8, $at:literal, $i0:literal => $o0:literal, $i1:literal => $o1:literal) => {
+        concat!(
+            "vmovdqa64 {t}, [{tables} + {", $at, "} + 256]\n",
+            "vmovdqa64 {w0}, {", $i0, "}\n",
+            "vmovdqa64 {w1}, {", $i1, "}\n",
+            "vpermi2b {w0}, {t}, [{tables} + {", $at, "} + 320]\n",
+            "vpermi2b {w1}, {t}, [{tables} + {", $at, "} + 320]\n",
+            "vmovdqa64 {t}, [{tables} + {", $at, "} + 384]\n",
+            "vmovdqa64 {z0}, {", $i0, "}\n",
+            "vmovdqa64 {z1}, {", $i1, "}\n",
+            "vpermi2b {z0}, {t}, [{tables} + {", $at, "} + 448]\n",
+            "vpermi2b {z1}, {t}, [{tables} + {", $at, "} + 448]\n",
+            "vmovdqu8 {w0}{{k5}}, {z0}\n",
+            "vmovdqu8 {w1}{{k6}}, {z1}\n",
+            look_up!(4, $at, $i0 => $o0, $i1 => $o1),
+            "vmovdqu8 {", $o0, "}{{k3}}, {w0}\n",
+            "vmovdqu8 {", $o1, "}{{k4}}, {w1}\n",
+        )
+    };
 }
 
-/// Which half of a table of 256 an index is in is the context's doing alone, as long as tables have at most 128 entries.
+/// Which 128 entries an index is in is the context's doing alone, as long as tables have at most 128 entries. Masks k5 and k6 hold its bit 7, k3
+/// and k4 bit 8.
 macro_rules! tops {
     (2) => {
-        "/* {z0} and {z1} are not needed. */"
+        "/* {z0}, {z1}, {w0}, {w1} and {high_starts} are not needed. */"
     };
     (4) => {
-        "vpmovb2m k5, {i0}\nvpmovb2m k6, {i1}"
+        "vpmovb2m k5, {i0}\nvpmovb2m k6, {i1} /* {w0}, {w1} and {high_starts} are not needed. */"
+    };
+    (8) => {
+        concat!(
+            "vpermw {w0}, {s0}, [{tables} + {high_starts}]\n",
+            "vpermw {w1}, {s1}, [{tables} + {high_starts}]\n",
+            "vpmovb2m k5, {i0}\n",
+            "vpmovb2m k6, {i1}\n",
+            "vpmovb2m k3, {w0}\n",
+            "vpmovb2m k4, {w1}\n",
+        )
     };
 }
 
-type Temporaries = (__m512i, __m512i, __m512i, __m512i, __m512i, __m512i, __m512i, __m512i, __m512i, __m512i, __m512i);
+type Temporaries = (
+    __m512i,
+    __m512i,
+    __m512i,
+    __m512i,
+    __m512i,
+    __m512i,
+    __m512i,
+    __m512i,
+    __m512i,
+    __m512i,
+    __m512i,
+    __m512i,
+    __m512i,
+);
 
 /// Decodes the symbols of half a row (H = 0: even columns, 1: odd ones) of two superblocks; see [`super::look_up`]. Writes value words.
 ///
 /// # Safety
-/// From its position on, every stream must have 64 readable bytes. N must be 2, and V, the vectors of a table, 2 or 4.
+/// From its position on, every stream must have 64 readable bytes. N must be 2, and V, the vectors of a table, 2, 4 or 8.
 #[inline]
 #[target_feature(
     enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
@@ -74,10 +119,10 @@ pub(super) unsafe fn step_of_two<const N: usize, const V: usize, const H: usize>
     let streams = [blocks[0].readable.as_ptr(), blocks[1].readable.as_ptr()];
     // SAFETY: as above.
     let [first, second] = unsafe {
-        if V == 2 {
-            step_2(t, [a, b], H, sums, streams, [at0, at1])
-        } else {
-            step_4(t, [a, b], H, sums, streams, [at0, at1])
+        match V {
+            2 => step_2(t, [a, b], H, sums, streams, [at0, at1]),
+            4 => step_4(t, [a, b], H, sums, streams, [at0, at1]),
+            _ => step_8(t, [a, b], H, sums, streams, [at0, at1]),
         }
     };
     (values[0][H], values[1][H]) = (first, second);
@@ -97,7 +142,7 @@ macro_rules! step {
         ) -> [__m512i; 2] {
             let [at0, at1] = at;
             let (value0, value1): (__m512i, __m512i);
-            let (_t, _i0, _i1, _y0, _y1, _p0, _p1, _f0, _f1, _z0, _z1): Temporaries;
+            let (_t, _i0, _i1, _y0, _y1, _p0, _p1, _f0, _f1, _z0, _z1, _w0, _w1): Temporaries;
             // SAFETY: reads `tables`, and 64 bytes of each stream from `at` on; writes only its operands.
             unsafe {
                 std::arch::asm!(
@@ -191,6 +236,7 @@ macro_rules! step {
                     adjust_low = const offset_of!(Registers, adjust),
                     adjust_high = const offset_of!(Registers, adjust) + MAX_ENTRIES,
                     starts = const offset_of!(Registers, tables),
+                    high_starts = const offset_of!(Registers, high_tables),
                     shifts = const offset_of!(Registers, shifts),
                     values = const offset_of!(Registers, values),
                     bucket_bits = in(zmm_reg) t.bucket_bits,
@@ -224,6 +270,8 @@ macro_rules! step {
                     f1 = out(zmm_reg) _f1,
                     z0 = out(zmm_reg) _z0,
                     z1 = out(zmm_reg) _z1,
+                    w0 = out(zmm_reg) _w0,
+                    w1 = out(zmm_reg) _w1,
                     out("k1") _, out("k2") _, out("k3") _, out("k4") _, out("k5") _, out("k6") _,
                     options(nostack, readonly),
                 );
@@ -235,3 +283,4 @@ macro_rules! step {
 
 step!(step_2, 2);
 step!(step_4, 4);
+step!(step_8, 8);
