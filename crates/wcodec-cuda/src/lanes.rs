@@ -229,13 +229,23 @@ pub(crate) const PAYLOAD_ALIGN: usize = 16;
 #[derive(Clone, Debug)]
 pub struct CudaDecoder {
     context: CudaContext,
+    /// Multiprocessors that its launches leave to others.
+    spared: u32,
 }
 
 impl CudaDecoder {
     /// A decoder for tensors on this device. Its kernels are loaded when they are first needed (below a second, once per process;
     /// the driver keeps the compiled form on disk).
     pub fn new(context: &CudaContext) -> Self {
-        Self { context: context.clone() }
+        Self { context: context.clone(), spared: 0 }
+    }
+
+    /// The same decoder, whose launches of lanes kernels leave `multiprocessors` of the device to others, as long as one remains. These
+    /// kernels take whole multiprocessors until they are done; where small kernels on another stream need not wait for that, both streams
+    /// are done earlier.
+    #[must_use]
+    pub fn sparing(&self, multiprocessors: u32) -> Self {
+        Self { spared: multiprocessors, ..self.clone() }
     }
 
     /// Whether the device has enough shared memory for lanes mode with that many contexts and that precision.
@@ -291,7 +301,7 @@ impl CudaDecoder {
         stream: &Stream,
     ) -> Result<(), CudaError> {
         let jobs: Vec<_> = items.into_iter().map(|(tensor, range, out)| (&tensor.resident, range, out)).collect();
-        launch::decode_lanes(stream, &jobs)
+        launch::decode_lanes(stream, &jobs, self.spared)
     }
 }
 

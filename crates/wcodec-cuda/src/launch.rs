@@ -39,7 +39,7 @@ pub(crate) use lanes::entries;
 pub(crate) use lanes::{BLOCK_BYTES, Region, Resident, Uploaded, decode_lanes};
 pub use memory::{DeviceBuffer, DeviceSlice, DeviceSliceMut, PinnedBuffer};
 pub(crate) use nvcomp::{Api, Batch, FramePart, SUPPORTED_MAJOR, decode_frames, encode_pieces};
-pub use pipeline::{LoadGroup, LoadSize, Loaded, Queue, SLOTS, Source, Target, load};
+pub use pipeline::{LoadGroup, LoadOutputs, LoadQueue, LoadSize, LoadTools, Loaded, ReadyGroup, SLOTS, Source, Target};
 pub(crate) use plain::{Resident as PlainResident, Uploaded as PlainUploaded, decode_plain};
 pub use stream::{Event, Stream};
 
@@ -86,7 +86,7 @@ pub(crate) fn crc32(stream: &Stream, buffers: &[DeviceSlice<'_>], plan: &Plan) -
     if plan.segments.is_empty() {
         return Ok(plan.presets.clone());
     }
-    let segments = DeviceBuffer::from_host(stream, &crc32_segments(stream, buffers, plan)?)?;
+    let segments = DeviceBuffer::from_host(stream, &crc32_segments(stream.context(), buffers, plan)?)?;
     let presets: Vec<u8> = plan.presets.iter().flat_map(|preset| preset.to_ne_bytes()).collect();
     let results = DeviceBuffer::from_host(stream, &presets)?;
     queue_crc32(stream, segments.address(), plan.segments.len(), results.address())?;
@@ -96,11 +96,13 @@ pub(crate) fn crc32(stream: &Stream, buffers: &[DeviceSlice<'_>], plan: &Plan) -
 }
 
 /// `struct Segment`s of crc32.cu.
-fn crc32_segments(stream: &Stream, buffers: &[DeviceSlice<'_>], plan: &Plan) -> Result<Vec<u8>, CudaError> {
+fn crc32_segments(context: &CudaContext, buffers: &[DeviceSlice<'_>], plan: &Plan) -> Result<Vec<u8>, CudaError> {
     let mut segments = Vec::with_capacity(plan.segments.len() * SEGMENT_BYTES);
     for segment in &plan.segments {
         let buffer = &buffers[segment.buffer];
-        same_device(stream, "a buffer", buffer.context())?;
+        if buffer.context() != context {
+            return Err(CudaError::OtherDevice { what: "a buffer" });
+        }
         let data = buffer.sub_slice(segment.offset as usize, segment.bytes as usize)?;
         segments.extend_from_slice(&data.address().to_ne_bytes());
         for word in [segment.bytes, segment.factor, segment.buffer as u32, 0] {

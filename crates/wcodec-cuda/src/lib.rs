@@ -49,8 +49,9 @@ pub use error::CudaError;
 pub use integer::{DeviceInteger, IntegerBlock, IntegerTensor, PreparedInteger};
 pub use lanes::{BlockEntry, CudaDecoder, DevicePayload, DeviceTensor, LanesTensor, PreparedTensor};
 pub use launch::{
-    CudaContext, Current, DeviceBuffer, DeviceSlice, DeviceSliceMut, Event, LoadGroup, LoadSize, Loaded, PinnedBuffer,
-    Queue, SLOTS as LOAD_SLOTS, Source, Stream, Target, copy_floor, copy_many, load,
+    CudaContext, Current, DeviceBuffer, DeviceSlice, DeviceSliceMut, Event, LoadGroup, LoadOutputs, LoadQueue,
+    LoadSize, LoadTools, Loaded, PinnedBuffer, ReadyGroup, SLOTS as LOAD_SLOTS, Source, Stream, Target, copy_floor,
+    copy_many,
 };
 pub use nvcomp::{
     DeviceFrames, EncodedFrames, FrameDecoder, FrameEncoder, FrameTarget, FramesTensor, Nvcomp, NvcompError,

@@ -24,6 +24,11 @@ impl Cuda {
         py.detach(|| CudaDevice::open(ordinal)).map(Self).map_err(|error| errors::of(py, &error, None))
     }
 
+    /// The same device, whose launches leave so many multiprocessors to what runs beside them on other streams.
+    fn sparing(&self, multiprocessors: u32) -> Self {
+        Self(self.0.sparing(multiprocessors))
+    }
+
     /// Copies tensors of an archive, by number, to the device as they are stored. Their memory is freed with the last of them. Waits
     /// for the stream.
     fn upload(
@@ -47,10 +52,8 @@ impl Cuda {
         let stream = memory::stream(self.0.context(), stream);
         let outs =
             targets.iter().map(|(_, region)| region.device(py, self.0.context())).collect::<PyResult<Vec<_>>>()?;
-        let work = || {
-            let tensors = targets.par_iter().map(|&(index, _)| archive.inner().tensor_at(index));
-            self.0.load(&tensors.collect::<wcodec::Result<Vec<_>>>()?, outs, &stream)
-        };
+        let indices: Vec<usize> = targets.iter().map(|&(index, _)| index).collect();
+        let work = || self.0.load_from(archive.inner(), &indices, outs, &stream);
         let loaded = py.detach(|| pool::install(None, work));
         loaded.map(drop).map_err(|error| archive.error(py, &error))
     }

@@ -228,13 +228,21 @@ fn loading_gives_the_same_bytes_from_every_kind_of_host_memory() {
         Archive::read(&path).expect("memory"),
     ] {
         let prepared: Vec<_> = (0..archive.len()).map(|i| archive.tensor_at(i).expect("a tensor")).collect();
-        let mut outputs: Vec<Guarded> =
-            prepared.iter().map(|t| Guarded::new(&stream, 16, t.byte_len() as usize)).collect();
-        let outs = outputs.iter_mut().map(|out| out.buffer.sub_slice_mut(16, out.bytes).expect("the inside")).collect();
-        let report = device.load(&prepared, outs, &stream).expect("no damage");
-        assert_eq!(report.by_kernel + report.by_copy + report.by_host, archive.len());
-        for (tensor, output) in prepared.iter().zip(&outputs) {
-            assert!(output.read(&stream) == tensor.decode().expect("a tensor"), "{}", tensor.name());
+        // Opened before, and while they are loaded.
+        for opened in [true, false] {
+            let mut outputs: Vec<Guarded> =
+                prepared.iter().map(|t| Guarded::new(&stream, 16, t.byte_len() as usize)).collect();
+            let outs =
+                outputs.iter_mut().map(|out| out.buffer.sub_slice_mut(16, out.bytes).expect("the inside")).collect();
+            let report = match opened {
+                true => device.load(&prepared, outs, &stream),
+                false => device.load_from(&archive, &(0..archive.len()).collect::<Vec<_>>(), outs, &stream),
+            };
+            let report = report.expect("no damage");
+            assert_eq!(report.by_kernel + report.by_copy + report.by_host, archive.len());
+            for (tensor, output) in prepared.iter().zip(&outputs) {
+                assert!(output.read(&stream) == tensor.decode().expect("a tensor"), "{}", tensor.name());
+            }
         }
     }
     assert!(device.load(&[], Vec::new(), &stream).is_ok());

@@ -435,8 +435,8 @@ struct Part<'a> {
 /// A tensor, the bytes of it that are wanted, and where they go.
 pub(crate) type Job<'a> = (&'a Resident, Range<usize>, DeviceSliceMut<'a>);
 
-/// Queues the decoding of tensors, each into its own memory.
-pub(crate) fn decode_lanes(stream: &Stream, jobs: &[Job<'_>]) -> Result<(), CudaError> {
+/// Queues the decoding of tensors, each into its own memory. Launches leave `spared` multiprocessors to others.
+pub(crate) fn decode_lanes(stream: &Stream, jobs: &[Job<'_>], spared: u32) -> Result<(), CudaError> {
     // One launch per kernel takes the parts of many tensors.
     let mut launches: Vec<(Option<&'static Fast>, Vec<Part<'_>>)> = Vec::new();
     for (tensor, range, out) in jobs {
@@ -463,7 +463,7 @@ pub(crate) fn decode_lanes(stream: &Stream, jobs: &[Job<'_>]) -> Result<(), Cuda
         }
     }
     for (kernel, parts) in &launches {
-        run(stream, *kernel, parts)?;
+        run(stream, *kernel, parts, spared)?;
     }
     for (tensor, range, out) in jobs {
         let t = &tensor.tensor;
@@ -482,7 +482,7 @@ pub(crate) fn decode_lanes(stream: &Stream, jobs: &[Job<'_>]) -> Result<(), Cuda
 }
 
 /// Queues one launch: of kernels for full superblocks, or of the one for all others.
-fn run(stream: &Stream, fast: Option<&'static Fast>, parts: &[Part<'_>]) -> Result<(), CudaError> {
+fn run(stream: &Stream, fast: Option<&'static Fast>, parts: &[Part<'_>], spared: u32) -> Result<(), CudaError> {
     let context = stream.context();
     let mut batch = vec![0u32; 2 + MAX_TENSORS * TENSOR_WORDS];
     let (mut total, mut table_bytes) = (0u64, 0u32);
@@ -493,7 +493,7 @@ fn run(stream: &Stream, fast: Option<&'static Fast>, parts: &[Part<'_>]) -> Resu
         table_bytes = table_bytes.max((part.tensor.tensor.contexts as u32) << (part.tensor.tensor.table_bits + 2));
     }
     (batch[0], batch[1]) = (parts.len() as u32, total as u32);
-    let multiprocessors = context.device().multiprocessors;
+    let multiprocessors = context.device().multiprocessors.saturating_sub(spared).max(1);
     let blocks = multiprocessors.clamp(1, total as u32);
     let (module, name, grid) = match fast {
         None => (

@@ -123,10 +123,20 @@ impl Event {
     /// # Errors
     /// [`CudaError::Call`].
     pub fn new(context: &CudaContext) -> Result<Self, CudaError> {
+        Self::with_flags(context, 0)
+    }
+
+    /// One without a time, which costs streams less: it is for order alone.
+    pub(super) fn untimed(context: &CudaContext) -> Result<Self, CudaError> {
+        const DISABLE_TIMING: u32 = 2;
+        Self::with_flags(context, DISABLE_TIMING)
+    }
+
+    fn with_flags(context: &CudaContext, flags: u32) -> Result<Self, CudaError> {
         let _current = context.enter()?;
         let mut raw = std::ptr::null_mut();
         // SAFETY: writes one handle.
-        check("cuEventCreate", unsafe { sys::cuEventCreate(&mut raw, 0) })?;
+        check("cuEventCreate", unsafe { sys::cuEventCreate(&mut raw, flags) })?;
         Ok(Self { raw, context: context.clone() })
     }
 

@@ -46,7 +46,7 @@ impl<'a> Tensor<'a> {
         Ok(Self { archive, index, mode, decoder, extents })
     }
 
-    pub(super) fn reader(&self) -> &ArchiveReader {
+    pub(crate) fn reader(&self) -> &ArchiveReader {
         &self.archive.reader
     }
 

@@ -4,6 +4,7 @@ use wcodec_cuda::{CudaContext, CudaDecoder, CudaError};
 
 use super::dequantize::CodeMemory;
 use super::frames::Frames;
+use super::load::Tools;
 use crate::error::Result;
 
 /// A CUDA device that decodes. Clones share the device's primary context and the kernels loaded into it.
@@ -12,6 +13,7 @@ pub struct CudaDevice {
     pub(super) decoder: CudaDecoder,
     pub(super) frames: Frames,
     pub(super) codes: CodeMemory,
+    pub(super) tools: Tools,
 }
 
 impl CudaDevice {
@@ -25,7 +27,15 @@ impl CudaDevice {
 
     /// The device of a context that was opened before.
     pub fn in_context(context: &CudaContext) -> Self {
-        Self { decoder: CudaDecoder::new(context), frames: Frames::default(), codes: CodeMemory::default() }
+        let decoder = CudaDecoder::new(context);
+        Self { decoder, frames: Frames::default(), codes: CodeMemory::default(), tools: Tools::default() }
+    }
+
+    /// The same device, whose launches of lanes kernels leave `multiprocessors` to what runs beside them on other streams, see
+    /// [`CudaDecoder::sparing`].
+    #[must_use]
+    pub fn sparing(&self, multiprocessors: u32) -> Self {
+        Self { decoder: self.decoder.sparing(multiprocessors), ..self.clone() }
     }
 
     /// The device's primary context.

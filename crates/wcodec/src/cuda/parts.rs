@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use wcodec_container::Extent;
+use wcodec_container::{ArchiveReader, Extent, TensorEntry};
 use wcodec_cuda::{
     BlockEntry, CudaDecoder, CudaError, DeviceBuffer, DevicePayload, IntegerTensor, LanesTensor, PlainTensor,
     PreparedInteger, PreparedPlain, PreparedTensor,
@@ -75,16 +75,11 @@ pub(super) fn is_copied(decoder: &CudaDecoder, tensor: &Tensor<'_>) -> Result<bo
 }
 
 /// The stored bytes of a run of chunks, and of the gaps between them.
-pub(super) fn stored<'a>(tensor: &'a Tensor<'_>, chunks: &Range<usize>, extents: &[Extent]) -> Result<&'a [u8]> {
-    let Some(run) = extents.get(chunks.clone()).filter(|run| !run.is_empty()) else { return Ok(&[]) };
-    let first = tensor.entry().payload.offset;
-    let (start, last) = (run[0].offset - first, run[run.len() - 1]);
-    let end = last.offset - first + last.len;
-    // Extents of chunks were checked with the directory.
-    tensor
-        .payload()?
-        .get(start as usize..end as usize)
-        .ok_or_else(|| Error::corrupt(tensor.name(), first, "chunks outside the payload"))
+pub(super) fn stored<'a>(reader: &'a ArchiveReader, entry: &TensorEntry, chunks: &Range<usize>) -> Result<&'a [u8]> {
+    let mut run = entry.chunk_extents().skip(chunks.start).take(chunks.len());
+    let Some(first) = run.next() else { return Ok(&[]) };
+    let last = run.last().unwrap_or(first);
+    Ok(reader.bytes(Extent { offset: first.offset, len: last.offset - first.offset + last.len })?)
 }
 
 struct Run<'r, 't> {
@@ -121,7 +116,7 @@ impl Run<'_, '_> {
             .iter()
             .map(|block| BlockEntry { stream_words: block.stream_words, base: block.base, patches: block.patches })
             .collect();
-        let bytes = stored(self.tensor, &self.chunks, &self.extents)?;
+        let bytes = stored(self.tensor.reader(), self.tensor.entry(), &self.chunks)?;
         let first = self.extents[self.chunks.start].offset;
         let of = |extent: &Extent| {
             let start = (extent.offset - first) as usize;
@@ -149,7 +144,7 @@ impl Run<'_, '_> {
 
     fn integer(&self, integer: &IntegerDecoder) -> Result<PreparedInteger> {
         let (params, g) = (&integer.params, &integer.params.geometry);
-        let bytes = stored(self.tensor, &self.chunks, &self.extents)?;
+        let bytes = stored(self.tensor.reader(), self.tensor.entry(), &self.chunks)?;
         let parts = integer.device_parts(self.chunks.clone(), bytes, &self.extents)?;
         let parts = IntegerTensor {
             rows: g.chunk_rows(self.chunks.end - 1).end - g.chunk_rows(self.chunks.start).start,
@@ -168,7 +163,7 @@ impl Run<'_, '_> {
     /// A chunk in plain mode.
     fn plain(&self) -> Result<PreparedPlain> {
         let (chunk, extent) = (&self.tensor.entry().chunks[self.chunks.start], self.extents[self.chunks.start]);
-        let bytes = stored(self.tensor, &self.chunks, &self.extents)?;
+        let bytes = stored(self.tensor.reader(), self.tensor.entry(), &self.chunks)?;
         let len = chunk.decoded_len as usize;
         let (planes, rotated) =
             small::packed_planes(self.tensor.name(), self.tensor.dtype(), bytes, extent.offset, len)?;
