@@ -1,12 +1,13 @@
 """A language model with plain BF16 weights, with weights that wcodec keeps compressed, and with DFloat11's kernel: the same
 model, the same loops, one run.
 
-    python benches/llama.py [--dfloat11 FOLDER] [--layers N] [--tokens N] [--batch N ...]
+    python benches/llama.py [--dfloat11 FOLDER] [--layers N] [--tokens N] [--batch N ...] [--folder FOLDER]
 
-The model has the shapes of Llama-3-8B. Its weights are normal with a log-normal scale for each row and each column, the same
-for all three. `--dfloat11` names the unpacked wheel of the package `dfloat11`; needs CuPy and `dahuffman`. Loops: `eager` is
-greedy decoding through transformers with its growing cache; `graph` is one step captured as a CUDA graph with a static cache.
-Prints one JSON object a line."""
+The model has the shapes of Llama-3-8B. Its weights are normal with a log-normal scale for each row and each column. They are saved as an
+archive beside a `config.json`, in a temporary folder within `--folder`, and `from_pretrained` loads that twice: compressed, and decoded.
+`--dfloat11` names the unpacked wheel of the package `dfloat11`; needs CuPy and `dahuffman`. Loops: `eager` is greedy decoding through
+transformers with its growing cache, then with keys and values in FP32, stored, and handed to attention in FP32; `graph` is one step
+captured as a CUDA graph with a static cache. Prints one JSON object a line."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -26,7 +28,8 @@ import torch
 from torch.nn import functional as F
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from wcodec.torch import _cuda, compress_module, compressed_weights, load_file, prefetch, release_scratch, save_file
+from wcodec.torch import _cuda, compressed_weights, load_file, prefetch, release_scratch, save_file
+from wcodec.transformers import FP32_ATTENTION, Fp32Cache, from_pretrained
 
 LAYER = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
          "mlp.down_proj")  # fmt: skip
@@ -41,6 +44,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--slab-mib", type=int, default=128)
+    parser.add_argument("--folder", type=Path, help="where the archive goes: 11 GB for all layers")
     parser.add_argument("--load-layers", type=int, default=8, help="layers of the file that is loaded; 0 to load none")
     parser.add_argument("--loops", nargs="+", choices=["eager", "graph"], default=["eager", "graph"])
     args = parser.parse_args()
@@ -55,28 +59,72 @@ def run(args: argparse.Namespace) -> None:
     tell(what="plain", parameters=sum(p.numel() for p in model.parameters()), bytes=plain_bytes)
     # Once unseen: libraries load their kernels when they are first asked for them.
     eager(model, torch.zeros(1, PROMPT, dtype=torch.long, device="cuda"), args.tokens)
-    references = {batch: attempt(measure, "plain", model, batch, args) for batch in args.batch}
+    references = {batch: attempt(measure, "plain", model, batch, args) or {} for batch in args.batch}
     if args.load_layers:
         attempt(loading, model, args.load_layers)
-
-    start = time.perf_counter()
-    report = compress_module(model, slab_bytes=args.slab_mib << 20)
-    tell(what="compress", seconds=time.perf_counter() - start, bytes=report.decoded_bytes, ratio=report.ratio)
-    attempt(decoding, model)
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        start = time.perf_counter()
+        model.config.save_pretrained(folder)
+        report = save_file(model.state_dict(), Path(folder) / "model.wcodec")
+        tell(what="save", seconds=time.perf_counter() - start, ratio=report.ratio)
+        del model
+        clear()
+        model = pretrained("on the fly", folder, args, plain_bytes)
+        attempt(decoding, model)
+        for batch in args.batch:
+            attempt(measure, "wcodec", model, batch, args, references[batch])
+        held = sum(w.device_bytes(torch.device("cuda", 0)) for w in compressed_weights(model).values())
+        dense = sum(p.numel() * p.element_size() for p in model.parameters() if type(p) is torch.nn.Parameter)
+        scratch = 2 * (args.slab_mib << 20)
+        tell(what="memory", resident=held, dense=dense, scratch=scratch, of_plain=(held + dense + scratch) / plain_bytes,
+             without_scratch=(held + dense) / plain_bytes, torch_allocated=torch.cuda.memory_allocated())  # fmt: skip
+        prefetch(False)
+        attempt(measure, "wcodec, one stream", model, args.batch[0], args, references[args.batch[0]], None, False)
+        prefetch(True)
+        del model
+        release_scratch()
+        clear()
+        model = pretrained("loaded", folder, args, plain_bytes, compressed=False)
     for batch in args.batch:
-        attempt(measure, "wcodec", model, batch, args, references[batch])
-    held = sum(w.device_bytes(torch.device("cuda", 0)) for w in compressed_weights(model).values())
-    dense = sum(p.numel() * p.element_size() for p in model.parameters() if type(p) is torch.nn.Parameter)
-    gc.collect()
-    torch.cuda.empty_cache()
-    scratch = 2 * (args.slab_mib << 20)
-    tell(what="memory", resident=held, dense=dense, scratch=scratch, of_plain=(held + dense + scratch) / plain_bytes,
-         without_scratch=(held + dense) / plain_bytes, torch_allocated=torch.cuda.memory_allocated())  # fmt: skip
-    prefetch(False)
-    attempt(measure, "wcodec, one stream", model, args.batch[0], args, references[args.batch[0]])
-    prefetch(True)
+        attempt(compare, "loaded", model, batch, args, references[batch])
     if args.dfloat11 is not None:
         attempt(dfloat11, args, model, plain_bytes, references)
+
+
+def clear() -> None:
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def pretrained(what: str, folder: str, args: argparse.Namespace, plain_bytes: int, **options: Any) -> Any:
+    """The model from the archive, and the most device memory that loading took beyond what is kept."""
+    start = time.perf_counter()
+    model, most = watched(lambda: from_pretrained(folder, device="cuda", slab_bytes=args.slab_mib << 20, **options))
+    seconds = time.perf_counter() - start
+    kept = sum(p.numel() * p.element_size() for p in model.parameters() if type(p) is torch.nn.Parameter)
+    kept += sum(w.device_bytes(torch.device("cuda", 0)) for w in compressed_weights(model).values())
+    tell(what="from_pretrained", how=what, seconds=seconds, device_bytes=kept, of_plain=kept / plain_bytes, peak_beyond=most - kept)
+    return model
+
+
+def watched(work: Any) -> tuple[Any, int]:
+    """What `work` returns, and the most device memory that was taken at a time while it ran, as the driver counts it."""
+    clear()
+    before, least, done = torch.cuda.mem_get_info()[0], [1 << 60], threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            least[0] = min(least[0], torch.cuda.mem_get_info()[0])
+            time.sleep(0.0005)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    made = work()
+    torch.cuda.synchronize()
+    least[0] = min(least[0], torch.cuda.mem_get_info()[0])
+    done.set()
+    watcher.join()
+    return made, before - least[0]
 
 
 def tell(**what: Any) -> None:
@@ -97,12 +145,14 @@ def build(layers: int) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=layers, num_attention_heads=32,
         num_key_value_heads=8, max_position_embeddings=8192, rms_norm_eps=1e-5, tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": 500000.0}, dtype="bfloat16",
+        rope_parameters={"rope_type": "default", "rope_theta": 500000.0}, dtype="bfloat16", architectures=["LlamaForCausalLM"],
     )  # fmt: skip
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):
         model = LlamaForCausalLM(config).eval()
     torch.set_default_dtype(torch.float32)
+    # Its frequencies as `from_pretrained` has them: computed on the CPU, where powers round otherwise.
+    model.model.rotary_emb = type(model.model.rotary_emb)(config).to("cuda")
     generator = torch.Generator("cuda").manual_seed(11)
     for parameter in model.parameters():
         if parameter.dim() == 2:
@@ -114,28 +164,55 @@ def build(layers: int) -> LlamaForCausalLM:
 
 
 def measure(
-    what: str, model: Any, batch: int, args: argparse.Namespace, reference: Any = None, before: Any = None
+    what: str, model: Any, batch: int, args: argparse.Namespace, reference: Any = None, before: Any = None, wide: bool = True
 ) -> dict[str, Any]:
-    """The loops asked for; returns what they computed: the logits and tokens of the eager one, the tokens of the other."""
-    ids = torch.arange(batch * PROMPT, device="cuda").reshape(batch, PROMPT) * 7919 % 128256
+    """The loops asked for; returns what they computed: the logits and tokens of the eager ones, the tokens of the other."""
+    ids = prompt(batch)
     told, made = {"what": what, "batch": batch}, {}
     if "eager" in args.loops:
         eager(model, ids, 4)
-        made["eager_logits"], made["eager_tokens"], seconds = eager(model, ids, args.tokens)
+        made, seconds = eager_loops(model, ids, args, wide)
         told["eager_tokens_per_second"] = batch * args.tokens / seconds
     release_scratch()
     torch.cuda.empty_cache()
     if "graph" in args.loops:
         told["graph_tokens_per_second"], made["graph_tokens"] = Step(model, batch, before).run(ids[:, :1], args.tokens)
-    for name, value in made.items():
-        if reference is not None and name in reference:
-            told[f"{name}_equal"] = torch.equal(value, reference[name])
-    tell(**told)
+    tell(**told, **equal(made, reference))
     return made
 
 
-def eager(model: Any, ids: torch.Tensor, tokens: int) -> tuple[torch.Tensor, torch.Tensor, float]:
-    cache = DynamicCache(config=model.config)
+def compare(what: str, model: Any, batch: int, args: argparse.Namespace, reference: Any) -> None:
+    """The eager loops without a measurement of their speed."""
+    tell(what=what, batch=batch, **equal(eager_loops(model, prompt(batch), args)[0], reference))
+
+
+def prompt(batch: int) -> torch.Tensor:
+    return torch.arange(batch * PROMPT, device="cuda").reshape(batch, PROMPT) * 7919 % 128256
+
+
+def equal(made: dict[str, Any], reference: Any) -> dict[str, bool]:
+    known = (name for name in made if reference is not None and name in reference)
+    return {f"{name}_equal": torch.equal(made[name], reference[name]) for name in known}
+
+
+def eager_loops(
+    model: Any, ids: torch.Tensor, args: argparse.Namespace, wide: bool = True
+) -> tuple[dict[str, Any], float]:
+    made = {}
+    made["logits"], made["tokens"], seconds = eager(model, ids, args.tokens)
+    if not wide:
+        return made, seconds
+    made["fp32_cache_logits"], made["fp32_cache_tokens"], _ = eager(model, ids, args.tokens, Fp32Cache(model.config))
+    attention = model.config._attn_implementation
+    model.set_attn_implementation(FP32_ATTENTION)
+    cache = Fp32Cache(model.config, handed=torch.float32)
+    made["fp32_attention_logits"], made["fp32_attention_tokens"], _ = eager(model, ids, args.tokens, cache)
+    model.set_attn_implementation(attention)
+    return made, seconds
+
+
+def eager(model: Any, ids: torch.Tensor, tokens: int, cache: Any = None) -> tuple[torch.Tensor, torch.Tensor, float]:
+    cache = DynamicCache(config=model.config) if cache is None else cache
     out = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
     logits, chosen = [out], [out.argmax(-1, keepdim=True)]
     torch.cuda.synchronize()
@@ -274,6 +351,8 @@ def loading(model: Any, layers: int) -> None:
             ours = timed(lambda device: load_file(archive, device=device), device)
             tell(what="load", device=device, bytes=size, ratio=report.ratio, encode_seconds=encode,
                  wcodec_seconds=ours, safetensors_seconds=theirs, faster=theirs / ours)  # fmt: skip
+        kept, most = watched(lambda: load_file(archive, device="cuda"))
+        tell(what="load, device memory", peak_beyond_output=most - sum(t.numel() * t.element_size() for t in kept.values()))
 
 
 def dfloat11(args: argparse.Namespace, model: Any, plain_bytes: int, references: dict) -> None:
@@ -290,7 +369,7 @@ def dfloat11(args: argparse.Namespace, model: Any, plain_bytes: int, references:
     start = time.perf_counter()
     held = []
     for part in parts:
-        held.append(Huffman(utils, torch.cat([owner.weight.decoded().flatten() for owner in part])))
+        held.append(Huffman(utils, torch.cat([owner.weight.flatten() for owner in part])))
         for owner in part:
             del owner._parameters["weight"]
     tell(what="DFloat11, encode", seconds=time.perf_counter() - start, ratio=sum(h.bytes for h in held) / plain_bytes)
@@ -312,7 +391,7 @@ def dfloat11(args: argparse.Namespace, model: Any, plain_bytes: int, references:
     model.model.embed_tokens.register_forward_pre_hook(lambda module, inputs: decode(args.layers))
     model.lm_head.register_forward_pre_hook(lambda module, inputs: decode(args.layers + 1))
     for batch in args.batch:
-        attempt(measure, "DFloat11", model, batch, args, references[batch], decode)
+        attempt(measure, "DFloat11", model, batch, args, references[batch], decode, False)
 
 
 class Huffman:

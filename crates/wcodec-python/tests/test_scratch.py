@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from wcodec.torch import _encode, _scratch, _weight  # noqa: E402
+from wcodec.torch import _encode, _places, _scratch, _weight  # noqa: E402
 
 
 class Device:
@@ -77,10 +77,15 @@ def device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: made.current)
     monkeypatch.setattr(_scratch, "_current_handle", lambda _: made.current.cuda_stream)
     monkeypatch.setattr(_scratch.Pipeline, "_known_to", lambda *_: None)
+    monkeypatch.setattr(_scratch, "_multiprocessors", lambda _: 0)
     monkeypatch.setattr(_weight.Weight, "resident", lambda self, _: self)
     monkeypatch.setattr(_weight.Weight, "check", lambda *_: None)
 
     class Cuda:
+        @staticmethod
+        def sparing(_):
+            return Cuda
+
         @staticmethod
         def decode_rows(items, handle):
             def write():
@@ -94,8 +99,8 @@ def device(monkeypatch):
     return made
 
 
-def forward(device, weights):
-    """Uses weights one after the other."""
+def forward(device, weights, ends=True):
+    """Uses weights one after the other; `ends` of these uses are told, or not."""
     for weight in weights:
         for use in weight.uses():
             view = device.pipeline.lease(weight, use)
@@ -107,6 +112,8 @@ def forward(device, weights):
                     device.wrong.append((weight.name, use.first, found))
 
             device.current.add(read)
+            if ends:
+                device.pipeline.end()
 
 
 @pytest.fixture(scope="module")
@@ -129,10 +136,11 @@ def passes(weights):
 
 @pytest.mark.parametrize("least", [0, 128 << 10, 8 << 20], ids=["small groups", "groups", "one group"])
 @pytest.mark.parametrize("case", range(6))
-def test_every_use_finds_its_weight(device, weights, monkeypatch, least, case):
+@pytest.mark.parametrize("ends", [True, False, None], ids=["ends told", "not told", "some told"])
+def test_every_use_finds_its_weight(device, weights, monkeypatch, least, case, ends):
     monkeypatch.setattr(_scratch, "_MIN_BYTES", least)
     for number, chosen in enumerate(list(passes(weights))[case]):
-        forward(device, chosen)
+        forward(device, chosen, number % 3 == 0 if ends is None else ends)
         if number == 2:
             device.current = torch.cuda.Stream()
         if number == 3:
@@ -141,6 +149,21 @@ def test_every_use_finds_its_weight(device, weights, monkeypatch, least, case):
         device.memory.clear()
         device.run(seed)
         assert not device.wrong, device.wrong[:3]
+
+
+def test_places_that_are_decoded_at_a_time_do_not_meet():
+    chance = random.Random(5)
+    for _ in range(40):
+        sizes = [chance.randint(1, 64) * 256 for _ in range(chance.randint(1, 40))]
+        groups = [_places.Group() for _ in sizes]
+        for made, size in zip(groups, sizes):
+            made.size = size
+        room = 2 * max(sizes)
+        _places.place(groups, room)
+        for number, made in enumerate(groups):
+            assert made.start >= 0 and made.start + made.size <= room and -1 <= made.after < number
+            for other in groups[made.after + 1 : number]:
+                assert other.start + other.size <= made.start or made.start + made.size <= other.start
 
 
 def test_it_decodes_ahead(device, weights, monkeypatch):

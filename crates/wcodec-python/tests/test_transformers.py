@@ -81,6 +81,35 @@ def test_a_folder_of_shards(folder, tmp_path):
         from_pretrained(tmp_path)
 
 
+def test_names_that_transformers_changes(tmp_path):
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    settings = transformers.BertConfig(vocab_size=160, max_position_embeddings=32, **small)
+    torch.manual_seed(3)
+    made = transformers.BertModel(settings).eval()
+    state = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+             for name, tensor in made.state_dict().items()}  # fmt: skip
+    assert any(name.endswith("gamma") for name in state)
+    (tmp_path / "model").mkdir()
+    settings.architectures = ["BertModel"]
+    settings.save_pretrained(tmp_path / "model")
+    wcodec.torch.save_file(state, tmp_path / "model" / "model.wcodec")
+    with torch.no_grad():
+        found = from_pretrained(tmp_path / "model", min_bytes=0)(IDS % 160).last_hidden_state
+        assert torch.equal(found, made(IDS % 160).last_hidden_state)
+
+
+@pytest.mark.skipif(int(transformers.__version__.split(".")[0]) < 5, reason="version 4 keeps experts apart")
+def test_weights_that_transformers_makes_of_others(tmp_path):
+    settings = transformers.MixtralConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+        num_local_experts=2, architectures=["MixtralForCausalLM"],
+    )  # fmt: skip
+    transformers.MixtralForCausalLM(settings).save_pretrained(tmp_path / "mixtral")
+    wcodec.compress(tmp_path / "mixtral", tmp_path / "mixtral.wcodec")
+    with pytest.raises(errors.UnsupportedError, match="experts.*compress_module"):
+        from_pretrained(tmp_path / "mixtral.wcodec")
+
+
 def test_what_is_no_model(tmp_path, archive):
     with pytest.raises(errors.NotFoundError, match="no .wcodec file"):
         from_pretrained(tmp_path)

@@ -1,8 +1,9 @@
 """Scratch memory that weights are decoded into, shared by all modules.
 
 On the CPU a weight is decoded where it is used. On a CUDA device, uses of weights are noted during a forward pass; when the
-first one comes again, the order is known, and from then on the next weights are decoded on a second stream while the present
-ones are used. A pass in another order is noticed, costs the overlap, and is learnt anew.
+first one comes again, the order is known, and every weight gets its place in scratch memory. From then on a second stream decodes the
+next weights as soon as their places are free, while the present ones are used. A pass in another order is noticed, costs the overlap,
+and is learnt anew.
 
 CUDA graphs have scratch memory of their own, since they write to it whenever they are replayed; they follow the order that was
 learnt before they were captured."""
@@ -16,13 +17,17 @@ import torch
 
 from .. import _native
 from . import _cuda
+from ._places import Group, place
 from ._weight import Use, Weight
 
-# Small weights are decoded together: this many, and at least this many bytes, may share a half.
+# Weights that are used one after the other are decoded together: at most this many, and this many bytes. A larger one fills a device by
+# itself: a launch of several such takes as long as one launch for each, or longer.
 _GROUP = 32
+_GROUP_BYTES = 16 << 20
+# Scratch memory has room for two of the largest use, or for two of these.
 _MIN_BYTES = 8 << 20
-# One this large fills a device by itself: a launch of several such takes as long as one launch for each, or longer.
-_LONE_BYTES = 16 << 20
+# Decoding ahead leaves one multiprocessor in so many to the small kernels between two matrices, which would otherwise wait until it is done.
+_SPARED = 7
 # After this many surprises a model is taken to have no fixed order.
 _MAX_SURPRISES = 8
 
@@ -33,18 +38,19 @@ _local = threading.local()
 
 
 def leases(weight: Weight, device: torch.device) -> Iterator[tuple[Use, torch.Tensor]]:
-    """The weight as slabs of rows, each decoded into scratch memory that is valid until the next lease of this thread: for work
-    that is queued on PyTorch's current stream before then."""
+    """The weight as slabs of rows, each decoded into scratch memory that is valid until the next one is asked for: for work that is
+    queued on PyTorch's current stream before then."""
     if device.type == "cuda":
         pipeline = _pipeline(device)
         for use in weight.uses():
             yield use, pipeline.lease(weight, use)
+            pipeline.end()
     else:
         yield Use(weight, 0, weight.shape[0]), _on_host(weight, device)
 
 
 def lease(weight: Weight, device: torch.device) -> torch.Tensor:
-    """The whole weight in scratch memory; in memory of its own if it is larger than that."""
+    """The whole weight in scratch memory, valid until the next lease of this thread; in memory of its own if it is larger than that."""
     if device.type != "cuda":
         return _on_host(weight, device)
     uses = weight.uses()
@@ -62,7 +68,7 @@ def scratch_bytes(device: torch.device) -> int:
     """Bytes of scratch memory on a CUDA device, that of graphs included."""
     device, _ = _cuda.device_of(device)
     pipelines = _local.__dict__.get("pipelines", {}).values()
-    return sum(half.numel() for pipeline in pipelines if pipeline.device == device for half in pipeline.halves)
+    return sum(pipeline.memory.numel() for pipeline in pipelines if pipeline.device == device)
 
 
 def release_scratch() -> None:
@@ -84,6 +90,10 @@ def _on_host(weight: Weight, device: torch.device) -> torch.Tensor:
     return out
 
 
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
 def _pipeline(device: torch.device) -> Pipeline:
     index = device.index if device.index is not None else torch.cuda.current_device()
     pipelines = _local.__dict__.get("pipelines")
@@ -99,27 +109,32 @@ def _pipeline(device: torch.device) -> Pipeline:
 
 
 class Pipeline:
-    """Two halves of scratch memory on a device, filled in turn."""
+    """Scratch memory on a device, and what is decoded into it."""
 
     def __init__(self, device: torch.device, cuda: _native.Cuda, capturing: bool) -> None:
         self.device = device
         self.cuda = cuda
+        # What decodes ahead, beside others' kernels.
+        self.beside = cuda.sparing(_multiprocessors(device) // _SPARED)
         self.capturing = capturing
         self.stream = torch.cuda.Stream(device)
-        self.halves = [torch.empty(0, dtype=torch.uint8, device=device) for _ in range(2)]
-        self.ready = [torch.cuda.Event() for _ in range(2)]
-        self.used = [torch.cuda.Event() for _ in range(2)]
+        self.memory = torch.empty(0, dtype=torch.uint8, device=device)
+        self.used = torch.cuda.Event()
         # Uses since the order was last unknown, with their places.
         self.noted: dict[Use, int] = {}
         # The learnt order: for each place the use, its group, and whether the group begins with it; and the place that is next.
         self.order: list[tuple[Use, int, bool]] | None = None
-        self.groups: list[list[Use]] = []
+        self.groups: list[Group] = []
         self.views: list[torch.Tensor] = []
+        # Of every group: when it has been decoded.
+        self.ready: list[torch.cuda.Event] = []
         self.at = 0
+        # The group that is used now, and the next one to be decoded.
+        self.group = 0
+        self.next = 0
         # Whether there is work on the second stream that the first has not waited for.
         self.forked = False
         self.surprises = 0
-        self.turn = 0
         self.current = torch.cuda.current_stream(device)
 
     def lease(self, weight: Weight, use: Use) -> torch.Tensor:
@@ -141,9 +156,14 @@ class Pipeline:
             self.forget()
         self.noted[use] = len(self.noted)
         self._reserve(use.size)
-        self.turn ^= 1
-        self._decode([use], self.turn, self.current)
-        return _view(use, weight.dtype, self.halves[self.turn], 0)
+        self._decode([use], 0, self.current, self.cuda)
+        return _view(use, weight.dtype, self.memory, 0)
+
+    def end(self) -> None:
+        """The work that uses the last lease has been queued. If that was the last of its group, others are decoded in its place, while
+        what is queued from now on runs."""
+        if self.order is not None and (self.at == 0 or self.order[self.at][2]):
+            self._ahead(self.group)
 
     def forget(self) -> None:
         """Lets go of the order."""
@@ -155,11 +175,11 @@ class Pipeline:
         self.order, self.groups, self.at = other.order, other.groups, 0
 
     def release(self) -> None:
-        """Gives the halves back. The order stays known."""
+        """Gives the memory back. The order stays known."""
         self._join()
         self.at = 0
         self.views = []
-        self.halves = [torch.empty(0, dtype=torch.uint8, device=self.device) for _ in range(2)]
+        self.memory = torch.empty(0, dtype=torch.uint8, device=self.device)
 
     def _follow_stream(self) -> None:
         current = torch.cuda.current_stream(self.device)
@@ -182,85 +202,87 @@ class Pipeline:
         self.noted = {}
         if self.surprises >= _MAX_SURPRISES or not getattr(_local, "prefetch", True):
             return
-        limit = max(_MIN_BYTES, *(use.size for use in uses))
-        self.order, self.groups, self.at, size = [], [], 0, 0
+        largest = max(_MIN_BYTES, *(use.size for use in uses))
+        limit = min(_GROUP_BYTES, largest)
+        self.order, self.groups, self.at = [], [], 0
         for use in uses:
-            begins = not self.groups or size + use.size > limit or len(self.groups[-1]) >= _GROUP
+            begins = not self.groups or self.groups[-1].size + use.size > limit or len(self.groups[-1].uses) >= _GROUP
             if begins:
-                self.groups.append([])
-                size = 0
-            self.groups[-1].append(use)
-            size += use.size
+                self.groups.append(Group())
+            self.groups[-1].uses.append(use)
+            self.groups[-1].size += use.size
             self.order.append((use, len(self.groups) - 1, begins))
+        place(self.groups, min(2 * largest, sum(group.size for group in self.groups)))
 
     def _begin(self, group: int) -> None:
-        """The uses of a group are next: waits for them, and decodes those of the group behind it ahead."""
+        """The uses of a group are next: waits for them."""
         if group == 0:
             self._lay_out()
-            # What was used last must be done with both halves.
+            # Whatever was used before must be done with the memory.
             self.stream.wait_stream(self.current)
-            self.forked = True
-            self._ahead(0)
-        else:
-            self.used[(group - 1) % 2].record(self.current)
-        if group + 1 < len(self.groups):
-            if group > 0:
-                self.stream.wait_event(self.used[(group - 1) % 2])
-            self._ahead(group + 1)
-        self.current.wait_event(self.ready[group % 2])
-        self.forked = group + 1 < len(self.groups)
+            self.next = 0
+        self._ahead(group - 1)
+        self.group = group
+        self.current.wait_event(self.ready[group])
+        self.forked = self.next > group + 1
 
     def _lay_out(self) -> None:
-        """Views of the halves, one for each place in the order."""
+        """Views of the memory, one for each place in the order."""
         if self.views:
             return
-        self._reserve(max(sum(use.size for use in uses) for uses in self.groups))
-        for group, uses in enumerate(self.groups):
-            start = 0
-            for use in uses:
+        self._reserve(max(group.start + group.size for group in self.groups))
+        self.ready = [torch.cuda.Event() for _ in self.groups]
+        for group in self.groups:
+            start = group.start
+            for use in group.uses:
                 weight = use.weight()
                 dtype = torch.uint8 if weight is None else weight.dtype
-                self.views.append(_view(use, dtype, self.halves[group % 2], start))
+                self.views.append(_view(use, dtype, self.memory, start))
                 start += use.size
 
-    def _ahead(self, group: int) -> None:
-        """Decodes a group on the second stream."""
-        self._decode(self.groups[group], group % 2, self.stream)
-        self.ready[group % 2].record(self.stream)
+    def _ahead(self, done: int) -> None:
+        """Decodes groups on the second stream whose places are free when the uses of group `done`, which are queued, are done."""
+        first = True
+        while self.next < len(self.groups) and self.groups[self.next].after <= done:
+            if first and done >= 0:
+                self.used.record(self.current)
+                self.stream.wait_event(self.used)
+            first = False
+            group = self.groups[self.next]
+            self._decode(group.uses, group.start, self.stream, self.beside)
+            self.ready[self.next].record(self.stream)
+            self.next += 1
+            self.forked = True
 
-    def _decode(self, uses: list[Use], half: int, stream: torch.cuda.Stream) -> None:
-        address, together, weights = self.halves[half].data_ptr(), [], []
+    def _decode(self, uses: list[Use], start: int, stream: torch.cuda.Stream, cuda: _native.Cuda) -> None:
+        """Queues one launch."""
+        address, items, weights = self.memory.data_ptr() + start, [], []
         for use in uses:
             weight = use.weight()
             # A weight that is gone will not be asked for.
             if weight is not None:
-                item = (weight.resident(self.device), use.first, use.last, (address, use.bytes))
-                if use.bytes >= _LONE_BYTES:
-                    self.cuda.decode_rows([item], stream.cuda_stream)
-                else:
-                    together.append(item)
+                items.append((weight.resident(self.device), use.first, use.last, (address, use.bytes)))
                 weights.append((weight, use))
             address += use.size
-        if together:
-            self.cuda.decode_rows(together, stream.cuda_stream)
+        if items:
+            cuda.decode_rows(items, stream.cuda_stream)
         if not self.capturing:
             for weight, use in weights:
                 weight.check(self.device, use.first, use.last, stream.cuda_stream)
 
     def _known_to(self, stream: torch.cuda.Stream) -> None:
-        """PyTorch's allocator must not hand the halves out again before the stream is done with them."""
-        for half in self.halves:
-            half.record_stream(stream)
+        """PyTorch's allocator must not hand the memory out again before the stream is done with it."""
+        self.memory.record_stream(stream)
 
     def _reserve(self, size: int) -> None:
-        if self.halves[0].numel() >= size:
+        if self.memory.numel() >= size:
             return
         at = self.at
         self.release()
         self.at = at
-        self.halves = [torch.empty(size, dtype=torch.uint8, device=self.device) for _ in range(2)]
+        self.memory = torch.empty(size, dtype=torch.uint8, device=self.device)
         self._known_to(self.stream)
 
 
-def _view(use: Use, dtype: torch.dtype, half: torch.Tensor, start: int) -> torch.Tensor:
-    return half[start : start + use.bytes].view(dtype if use.bytes else torch.uint8).view(use.shape)
+def _view(use: Use, dtype: torch.dtype, memory: torch.Tensor, start: int) -> torch.Tensor:
+    return memory[start : start + use.bytes].view(dtype if use.bytes else torch.uint8).view(use.shape)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from .. import _native
-from ..errors import BadArgumentError, InputError, NotFoundError
+from ..errors import BadArgumentError, InputError, NotFoundError, UnsupportedError
 from ..torch import _cuda
 from ..torch._encode import SLAB_BYTES
 from ..torch._io import empty, region
@@ -54,11 +55,13 @@ def from_pretrained(
         modules, min_bytes, slab_bytes: as for `wcodec.torch.compress_module`.
         options: for the model's construction, such as `attn_implementation`.
 
-    Parameters have the types that they have in the archive.
+    Parameters have the types that they have in the archive. Names are those of the checkpoint, also where transformers has others by now and
+    renames them.
 
     Raises:
         WcodecError: `NotFoundError` when there is no archive or no configuration, `InputError` when the archives lack weights of
-            the model, naming them, `CorruptError`, `DeviceError`.
+            the model, naming them, `UnsupportedError` when transformers makes the model's weights of several of the checkpoint's
+            (experts of some mixtures), `CorruptError`, `DeviceError`.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -109,6 +112,10 @@ class _Tensors:
             for info in archive.infos(None):
                 self.by_name.setdefault(info[1], (archive, info))
         self.unused = set(self.by_name)
+        # Of names that transformers gives to tensors, those in the archives.
+        self.original: dict[str, str] = {}
+        # Names of tensors that transformers would make others of, and how.
+        self.converted: dict[str, str] = {}
 
     def float_type(self) -> torch.dtype:
         """The floating-point type of most bytes."""
@@ -119,15 +126,58 @@ class _Tensors:
                 sizes[kind] += nbytes
         return sizes.most_common(1)[0][0] if sizes else torch.get_default_dtype()
 
+    def rename(self, model: Any) -> None:
+        """Knows tensors also by the names that the model has for them, where transformers renames those of checkpoints."""
+        rename = _renaming(model)
+        own = set(model.state_dict())
+        for name in [name for name in self.by_name if name not in own]:
+            new, converter = rename(name)
+            if converter is not None:
+                self.converted[name] = converter
+            elif new != name and new not in self.by_name:
+                self.by_name[new] = self.by_name[name]
+                self.original[new] = name
+
     def find(self, names: list[str], prefix: str) -> tuple[_native.Archive, tuple] | None:
         """The tensor with one of these names. Checkpoints of a model's body lack the prefix that its name has in the whole, and
         the other way round."""
         for name in names:
             for known in (name, name.removeprefix(prefix + "."), f"{prefix}.{name}"):
                 if known in self.by_name:
-                    self.unused.discard(known)
+                    self.unused.discard(self.original.get(known, known))
                     return self.by_name[known]
         return None
+
+
+def _renaming(model: Any) -> Callable[[str], tuple[str, str | None]]:
+    """How transformers renames a checkpoint's tensors for this model; with it, the operations by which it makes others of a tensor."""
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightConverter, rename_source_key
+    except ImportError:
+        # Version 4 has patterns alone.
+        patterns = getattr(model, "_checkpoint_conversion_mapping", None) or {}
+
+        def by_pattern(name: str) -> tuple[str, str | None]:
+            for pattern, replacement in patterns.items():
+                name, count = re.subn(pattern, replacement, name)
+                if count:
+                    break
+            return name, None
+
+        return by_pattern
+    transforms = get_model_conversion_mapping(model)
+    converters = [one for one in transforms if isinstance(one, WeightConverter)]
+    renamings = [one for one in transforms if not isinstance(one, WeightConverter)]
+    operations = {pattern: one.operations for one in converters for pattern in one.source_patterns}
+
+    def by_transforms(name: str) -> tuple[str, str | None]:
+        new, pattern = rename_source_key(name, renamings, converters)
+        if pattern is None:
+            return new, None
+        return new, ", ".join(type(one).__name__ for one in operations.get(pattern, [])) or "conversion"
+
+    return by_transforms
 
 
 @contextlib.contextmanager
@@ -164,6 +214,7 @@ def _fill(
 ) -> None:
     """Gives every parameter its weight."""
     prefix = getattr(model, "base_model_prefix", "")
+    found.rename(model)
     owners: dict[int, list[tuple[nn.Module, str, str]]] = {}
     for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
@@ -185,6 +236,13 @@ def _fill(
             weights.append((Weight(archive, info, slab_bytes), [module for module, *_ in shared]))
         else:
             dense.append((archive, info, shared))
+    if missing and found.converted:
+        name, how = next(iter(found.converted.items()))
+        message = (
+            f"transformers makes weights of {type(model).__name__} of tensors like `{name}` ({how}), which wcodec does not: "
+            "load the decompressed checkpoint with transformers, then use compress_module"
+        )
+        raise UnsupportedError(message, tensor=name)
     if missing:
         shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         raise InputError(f"the archive lacks weights of {type(model).__name__}: {shown}", tensor=missing[0])
