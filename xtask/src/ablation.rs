@@ -26,6 +26,7 @@ fn steps() -> Vec<(&'static str, EncodeOptions)> {
         refine_classes: false,
         pack_states: false,
         trim_low_bits: false,
+        drop_idle_bits: false,
         map_contexts: false,
         pool_small: false,
         share_tables: false,
@@ -46,6 +47,8 @@ fn steps() -> Vec<(&'static str, EncodeOptions)> {
     step("+ or 16 contexts in quarter octaves, which share four tables", &EncodeOptions { tuning, ..options });
     tuning.trim_low_bits = true;
     step("+ low bits only as far as a row uses them", &EncodeOptions { tuning, ..options });
+    tuning.drop_idle_bits = true;
+    step("+ heads without low bits that are 0 in the whole tensor", &EncodeOptions { tuning, ..options });
     tuning.pool_small = true;
     step("+ small tensors pooled", &EncodeOptions { tuning, ..options });
     tuning.share_tables = true;

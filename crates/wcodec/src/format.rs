@@ -3,6 +3,9 @@
 use wcodec_container::DtypeCode;
 use wcodec_rans::HeadLayout;
 
+/// Least coded-field start of a head with bits left out: a coded field has 12 bits at most.
+const LEAST_SHIFT: u8 = 3;
+
 /// How the elements of a dtype are coded in lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ElementFormat {
@@ -12,8 +15,10 @@ pub(crate) struct ElementFormat {
     pub(crate) head_bits: u8,
     /// Whether the top bit is a sign that goes raw.
     pub(crate) sign: bool,
-    /// Coded-field starts to choose from, finest (most coded bits) first.
-    pub(crate) shifts: &'static [u8],
+    /// Coded-field starts, finest (most coded bits) first.
+    shifts: &'static [u8],
+    /// Low bits of heads that are left out, see [`crate::lanes::squeeze`].
+    pub(crate) dropped: u8,
     kind: Kind,
 }
 
@@ -35,9 +40,10 @@ impl ElementFormat {
             head_bits,
             sign: true,
             shifts,
+            dropped: 0,
             kind: Kind::Float { octave_bits },
         };
-        let int = |kind| Self { bytes: 1, head_bits: 8, sign: false, shifts: &[0, 1, 2, 3], kind };
+        let int = |kind| Self { bytes: 1, head_bits: 8, sign: false, shifts: &[0, 1, 2, 3], dropped: 0, kind };
         Some(match dtype {
             DtypeCode::BF16 => float(2, 16, 7, &[4, 5, 6, 7]),
             DtypeCode::F16 => float(2, 16, 10, &[6, 7, 8, 9, 10]),
@@ -51,10 +57,32 @@ impl ElementFormat {
         })
     }
 
-    /// The coded-field starts of [`ElementFormat::shifts`] that put at most `mantissa_bits` beside the exponent of a wide float.
+    /// Coded-field starts to choose from, finest (most coded bits) first, that put at most `mantissa_bits` beside the exponent of a wide
+    /// float.
     pub(crate) fn shifts_with(&self, mantissa_bits: u8) -> impl Iterator<Item = u8> + use<> {
-        let (head_bits, coarsest) = (self.head_bits, self.shifts.iter().copied().max().unwrap_or(0));
-        self.shifts.iter().copied().filter(move |&s| head_bits == 8 || coarsest - s <= mantissa_bits)
+        let Self { head_bits, dropped, .. } = *self;
+        let coarsest = self.coarsest();
+        let known = self.shifts.iter().copied().filter(move |&s| head_bits == 8 || coarsest - s <= mantissa_bits);
+        known.filter(move |&s| dropped == 0 || s >= dropped + LEAST_SHIFT).map(move |s| s - dropped)
+    }
+
+    /// The first of all coded-field starts.
+    pub(crate) fn finest(&self) -> u8 {
+        self.shifts_with(u8::MAX).next().unwrap_or(self.coarsest() - self.dropped)
+    }
+
+    fn coarsest(&self) -> u8 {
+        self.shifts.iter().copied().max().unwrap_or(0)
+    }
+
+    /// How many low bits of heads can be left out.
+    pub(crate) fn most_dropped(&self) -> u8 {
+        if self.head_bits == 8 { 0 } else { self.coarsest().saturating_sub(LEAST_SHIFT) }
+    }
+
+    /// The format of elements without the lowest `bits` bits of their heads.
+    pub(crate) fn without(self, bits: u8) -> Self {
+        Self { dropped: bits.min(self.most_dropped()), ..self }
     }
 
     /// The split with the coded field from bit `shift` on.
@@ -65,7 +93,7 @@ impl ElementFormat {
     /// For floats: an octave of magnitude is 2^this many steps of a head.
     pub(crate) fn octave_bits(&self) -> Option<u32> {
         match self.kind {
-            Kind::Float { octave_bits } => Some(octave_bits),
+            Kind::Float { octave_bits } => Some(octave_bits - u32::from(self.dropped)),
             Kind::Signed | Kind::Unsigned => None,
         }
     }
@@ -73,7 +101,9 @@ impl ElementFormat {
     /// How the scale of elements shows in their heads.
     pub(crate) fn scale(&self) -> Scale {
         match self.kind {
-            Kind::Float { octave_bits } => Scale::Octaves { mask: (1 << (self.head_bits - 1)) - 1, bits: octave_bits },
+            Kind::Float { octave_bits } => {
+                Scale::Octaves { mask: (1 << (self.head_bits - 1)) - 1, bits: octave_bits - u32::from(self.dropped) }
+            }
             Kind::Signed => Scale::Distance { middle: 0 },
             Kind::Unsigned => Scale::Distance { middle: 128 },
         }

@@ -41,6 +41,8 @@ pub struct Tuning {
     pub pack_states: bool,
     /// Low bits stored only as far as a row uses them.
     pub trim_low_bits: bool,
+    /// Heads coded without low bits that are 0 in the whole tensor.
+    pub drop_idle_bits: bool,
     /// Tables shared by contexts whole octaves apart.
     pub map_contexts: bool,
     /// Small tensors coded together.
@@ -57,6 +59,7 @@ impl Default for Tuning {
             refine_classes: true,
             pack_states: true,
             trim_low_bits: true,
+            drop_idle_bits: true,
             map_contexts: true,
             pool_small: true,
             share_tables: true,

@@ -11,6 +11,7 @@ use crate::format::ElementFormat;
 use crate::frames::{self, FrameMaker, FrameParams};
 use crate::integer::{self, IntegerEncoder, IntegerOptions, IntegerParams};
 use crate::lanes::plan::{self, Counts, Effort, TableCosts, View};
+use crate::lanes::squeeze;
 use crate::lanes::{BlockIndex, Geometry, LanesEncoder, LanesParams, States};
 use crate::mode::Mode;
 use crate::options::{EncodeOptions, Level, ModeChoice};
@@ -118,7 +119,7 @@ pub(crate) fn prepare(source: Source<'_>, options: &EncodeOptions) -> Result<Pre
 }
 
 fn prepare_lanes(source: Source<'_>, options: &EncodeOptions) -> Option<Prepared> {
-    let format = ElementFormat::of(source.dtype)?;
+    let mut format = ElementFormat::of(source.dtype)?;
     let elements = (source.data.len() / format.bytes) as u64;
     if elements < MIN_LANES_ELEMENTS {
         return None;
@@ -126,7 +127,13 @@ fn prepare_lanes(source: Source<'_>, options: &EncodeOptions) -> Option<Prepared
     // A superblock of one-byte elements has twice the rows, so that it decodes to as much.
     let block_rows = if format.bytes == 1 { (2 * options.superblock_rows).min(512) } else { options.superblock_rows };
     let geometry = Geometry::choose(elements, natural_cols(source.shape), format.bytes, block_rows)?;
-    let plan = plan::plan(View { data: source.data, geometry, format }, Effort::of(options.level, options.tuning))?;
+    let mut data = Cow::Borrowed(source.data);
+    let idle = if options.tuning.drop_idle_bits { squeeze::idle_bits(source.data, format) } else { 0 };
+    if idle > 0 {
+        squeeze::squeeze(data.to_mut(), format.bytes, idle);
+        format = format.without(idle);
+    }
+    let plan = plan::plan(View { data: &data, geometry, format }, Effort::of(options.level, options.tuning))?;
     let states = States::of(options.level, options.tuning);
     let plan::Plan { params, tables, table_bytes, counts, bytes } = plan;
     Some(Prepared { bytes, coder: Coder::Lanes { params, tables, table_bytes, counts, states } })

@@ -103,6 +103,8 @@ fn every_mode_and_level_decodes_to_the_same_bytes() {
         for tensor in compare(&device, &stream, &archive, &what) {
             let by = tensor.decoded_by();
             match tensor.mode() {
+                // No kernel widens heads that were coded without idle bits.
+                Mode::Lanes if tensor.name() == "widened" => assert_eq!(by, DecodedBy::Host),
                 Mode::Lanes | Mode::Integer | Mode::Plain => assert_eq!(by, DecodedBy::Kernel),
                 Mode::Store => assert_eq!(by, DecodedBy::Copy),
                 _ => {}

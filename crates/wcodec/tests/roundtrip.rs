@@ -230,3 +230,28 @@ fn parts_that_are_not_there_are_refused() {
     let archive = Archive::from_bytes(archive_of(&safetensors(&[packed]), &EncodeOptions::default())).unwrap();
     assert!(matches!(archive.tensor("packed").unwrap().rows(0..1), Err(Error::BadArgument(_))));
 }
+
+/// Checkpoints that were widened from a narrower type take about what the narrower one takes.
+#[test]
+fn zeros_of_widened_elements_take_nothing() {
+    let (rows, cols) = (203, 192);
+    let narrow = widened(rows, cols, 9);
+    let f32_of = |bf16: &[u8]| bf16.as_chunks::<2>().0.iter().flat_map(|&[low, high]| [0, 0, low, high]).collect();
+    let tensors = [
+        Raw::new("bf16", "BF16", &[rows, cols], narrow.clone()),
+        Raw::new("f32", "F32", &[rows, cols], f32_of(&narrow)),
+        Raw::new("f32 of bf16", "F32", &[rows, cols], f32_of(&weights(rows, cols, 9))),
+    ];
+    let archive = Archive::from_bytes(archive_of(&safetensors(&tensors), &EncodeOptions::default())).unwrap();
+    for (raw, (dropped, most)) in tensors.iter().zip([(4, 8), (4, 8), (0, 12)]) {
+        let tensor = archive.tensor(&raw.name).unwrap();
+        let lanes = tensor.lanes().unwrap();
+        assert_eq!(lanes.dropped_bits, dropped, "{}", raw.name);
+        // Sign, exponent of a known scale, mantissa.
+        assert!(tensor.stored_len() * 8 < (rows * cols * most) as u64, "{}: {}", raw.name, tensor.stored_len());
+        assert_eq!(tensor.decode().unwrap(), raw.data);
+        let row_bytes = raw.data.len() / rows;
+        assert_eq!(tensor.rows(77..150).unwrap(), raw.data[77 * row_bytes..150 * row_bytes]);
+        tensor.verify().unwrap();
+    }
+}

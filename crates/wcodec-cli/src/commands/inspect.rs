@@ -182,6 +182,7 @@ fn tensor_json(tensor: &Tensor<'_>) -> Value {
         "lanes": tensor.lanes().map(|lanes| json!({
             "coded_bits": lanes.layout.coded_bits(),
             "head_bits": lanes.layout.bits(),
+            "dropped_bits": lanes.dropped_bits,
             "symbols": lanes.symbols,
             "contexts": lanes.contexts,
             "tables": lanes.tables,

@@ -67,7 +67,10 @@ pub(super) fn is_plain(tensor: &Tensor<'_>) -> bool {
 /// Whether a tensor's payload goes to the device as it is stored: there is a kernel for its mode, with room for its tables, or it is only copied.
 pub(super) fn is_copied(decoder: &CudaDecoder, tensor: &Tensor<'_>) -> Result<bool> {
     Ok(match tensor.decoder() {
-        Decoder::Lanes(lanes) => decoder.holds_lanes(lanes.tables.contexts(), lanes.tables.table_bits())?,
+        // Kernels have no step that widens heads again.
+        Decoder::Lanes(lanes) => {
+            lanes.params.dropped == 0 && decoder.holds_lanes(lanes.tables.contexts(), lanes.tables.table_bits())?
+        }
         Decoder::Integer(integer) => decoder.holds_integer(integer.tables.contexts(), integer.tables.table_bits())?,
         Decoder::Store => true,
         _ => false,

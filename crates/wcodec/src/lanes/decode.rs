@@ -6,8 +6,8 @@ use wcodec_container::{Crc32, TensorEntry, crc32};
 use wcodec_rans::superblock::{Classes, DecodeTables, Job, Shape, Superblock, Target};
 use wcodec_rans::{HeadLayout, LANES, TableSet};
 
-use super::low;
 use super::params::{BlockIndex, LanesParams};
+use super::{low, squeeze};
 use crate::error::{Error, Result};
 use crate::wire::Cursor;
 
@@ -19,6 +19,8 @@ pub(crate) struct LanesDecoder {
     tensor: String,
     zero_rows: Vec<u8>,
     zero_cols: Vec<i8>,
+    /// The low bytes of a superblock, where no row stores any.
+    zero_low: Vec<u8>,
 }
 
 /// How lanes mode codes a tensor.
@@ -27,6 +29,8 @@ pub(crate) struct LanesDecoder {
 pub struct LanesSummary {
     /// The split of heads.
     pub layout: HeadLayout,
+    /// Low bits of heads that are 0 everywhere and coded without.
+    pub dropped_bits: u32,
     /// Columns of the view that superblocks are cut from.
     pub cols: usize,
     /// Rows of a superblock.
@@ -93,13 +97,16 @@ impl LanesDecoder {
             return cursor.corrupt("lanes mode: chunks do not match the view");
         }
         let zero_rows = vec![0; g.block_rows];
-        Ok(Self { params, tables, index, tensor, zero_rows, zero_cols: vec![0; LANES] })
+        let bare = !params.low_bits.is_empty() && params.low_bits.iter().all(|&bits| bits == 0);
+        let zero_low = vec![0; if bare { g.block_rows * LANES * params.low_bytes() } else { 0 }];
+        Ok(Self { params, tables, index, tensor, zero_rows, zero_cols: vec![0; LANES], zero_low })
     }
 
     pub(crate) fn summary(&self) -> LanesSummary {
         let p = &self.params;
         LanesSummary {
             layout: p.layout,
+            dropped_bits: p.dropped.into(),
             cols: p.geometry.cols,
             block_rows: p.geometry.block_rows,
             contexts: self.tables.contexts(),
@@ -174,15 +181,18 @@ impl LanesDecoder {
         Ok((blocks, at.stream))
     }
 
-    /// The low bytes of a superblock all of whose rows store all their bits.
-    fn whole_low<'b>(&self, block: &Block<'b>) -> Option<&'b [u8]> {
+    /// The low bytes of a superblock all of whose rows store all their bits, or none.
+    fn whole_low<'b>(&'b self, block: &Block<'b>) -> Option<&'b [u8]> {
+        if !self.zero_low.is_empty() {
+            return Some(&self.zero_low[..block.shape.elements() * self.params.low_bytes()]);
+        }
         let all = 8 * self.params.low_bytes();
         let whole = block.rows.clone().all(|row| self.params.row_low_bits(row) == all);
         whole.then(|| &block.low[..block.shape.elements() * self.params.low_bytes()])
     }
 
     /// The low bytes of a superblock, `low_bytes` per element.
-    fn dense_low<'b>(&self, block: &'b Block<'_>, scratch: &'b mut Vec<u8>) -> &'b [u8] {
+    fn dense_low<'b>(&'b self, block: &'b Block<'_>, scratch: &'b mut Vec<u8>) -> &'b [u8] {
         let (low_bytes, cols) = (self.params.low_bytes(), block.cols.len());
         if let Some(low) = self.whole_low(block) {
             return low;
@@ -243,10 +253,13 @@ impl LanesDecoder {
             self.tables.decode(block.shape, block.classes, block.coded, target)?;
         }
         let target = Target { bytes: &mut *out, row_stride, element_bytes, head_offset, low: &[] };
-        if jobs.len() == blocks.len() {
+        if jobs.len() == blocks.len() && self.params.dropped == 0 {
             return self.tables.decode_batch_crc32(&jobs, target);
         }
         self.tables.decode_batch(&jobs, target)?;
+        if self.params.dropped > 0 {
+            squeeze::widen(out, element_bytes, self.params.dropped);
+        }
         Ok(crc32(out))
     }
 
@@ -272,6 +285,9 @@ impl LanesDecoder {
             self.tables
                 .decode(block.shape, block.classes, block.coded, target)
                 .map_err(|e| Error::rans(&self.tensor, offset, e))?;
+            if self.params.dropped > 0 {
+                squeeze::widen(&mut decoded[..block.rows.len() * row_stride], element_bytes, self.params.dropped);
+            }
             let shared = block.cols.start.max(cols.start)..block.cols.end.min(cols.end);
             for row in block.rows.start.max(rows.start)..block.rows.end.min(rows.end) {
                 let from = (row - block.rows.start) * row_stride + (shared.start - block.cols.start) * element_bytes;

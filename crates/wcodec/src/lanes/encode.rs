@@ -6,8 +6,8 @@ use std::ops::Range;
 use wcodec_rans::TableSet;
 use wcodec_rans::superblock::{Classes, Encoder, Sink, Source, Workspace};
 
-use super::low;
 use super::params::{BlockIndex, LanesParams};
+use super::{low, squeeze};
 use crate::error::{Error, Result};
 use crate::options::{Level, Tuning};
 
@@ -65,6 +65,14 @@ impl<'a> LanesEncoder<'a> {
 
     /// Encodes chunk `chunk`, whose decoded bytes are `data`: its bytes and the index of its superblocks.
     pub(crate) fn encode_chunk(&self, chunk: usize, data: &[u8]) -> Result<(Vec<u8>, Vec<BlockIndex>)> {
+        let g = &self.params.geometry;
+        let mut squeezed = Vec::new();
+        if self.params.dropped > 0 {
+            squeezed.extend_from_slice(data);
+            let rows = g.chunk_rows(chunk).len() * g.row_bytes();
+            squeeze::squeeze(&mut squeezed[..rows], g.element_bytes, self.params.dropped);
+        }
+        let data = if squeezed.is_empty() { data } else { &squeezed };
         SCRATCH.with_borrow_mut(|scratch| self.encode_with(chunk, data, scratch))
     }
 

@@ -10,6 +10,7 @@ mod geometry;
 mod low;
 mod params;
 pub(crate) mod plan;
+pub(crate) mod squeeze;
 
 pub use decode::LanesSummary;
 pub(crate) use decode::{LanesDecoder, Scratch};

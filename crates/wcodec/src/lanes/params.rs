@@ -11,6 +11,8 @@ use crate::wire::{Cursor, put_coded, put_varint};
 pub(crate) struct LanesParams {
     pub(crate) geometry: Geometry,
     pub(crate) layout: HeadLayout,
+    /// Low bits that heads are coded without.
+    pub(crate) dropped: u8,
     /// Scale class per row of the view; empty when all are 0.
     pub(crate) row_classes: Vec<u8>,
     /// Scale class per column of the view; empty when all are 0.
@@ -23,7 +25,8 @@ const HAS_SIGN: u8 = 1;
 const HAS_ROW_CLASSES: u8 = 2;
 const HAS_COL_CLASSES: u8 = 4;
 const HAS_LOW_BITS: u8 = 8;
-const KNOWN_FLAGS: u8 = HAS_SIGN | HAS_ROW_CLASSES | HAS_COL_CLASSES | HAS_LOW_BITS;
+const HAS_DROPPED_BITS: u8 = 16;
+const KNOWN_FLAGS: u8 = HAS_SIGN | HAS_ROW_CLASSES | HAS_COL_CLASSES | HAS_LOW_BITS | HAS_DROPPED_BITS;
 
 impl LanesParams {
     /// Bytes below the head of an element.
@@ -37,7 +40,8 @@ impl LanesParams {
         let flags = if self.layout.sign() { HAS_SIGN } else { 0 }
             | if self.row_classes.is_empty() { 0 } else { HAS_ROW_CLASSES }
             | if self.col_classes.is_empty() { 0 } else { HAS_COL_CLASSES }
-            | if self.low_bits.is_empty() { 0 } else { HAS_LOW_BITS };
+            | if self.low_bits.is_empty() { 0 } else { HAS_LOW_BITS }
+            | if self.dropped == 0 { 0 } else { HAS_DROPPED_BITS };
         out.push(flags);
         out.push(self.geometry.element_bytes as u8);
         out.push(self.layout.bits() as u8);
@@ -45,6 +49,9 @@ impl LanesParams {
         put_varint(&mut out, self.geometry.cols as u64);
         put_varint(&mut out, self.geometry.block_rows as u64);
         put_varint(&mut out, self.geometry.strips_per_chunk as u64);
+        if self.dropped > 0 {
+            out.push(self.dropped);
+        }
         if !self.row_classes.is_empty() {
             put_coded(&mut out, &self.row_classes);
         }
@@ -71,6 +78,10 @@ impl LanesParams {
         let Ok(layout) = HeadLayout::new(bits, shift, flags & HAS_SIGN != 0) else {
             return cursor.corrupt("lanes mode: split of the head");
         };
+        let dropped = if flags & HAS_DROPPED_BITS == 0 { 0 } else { cursor.byte()? };
+        if flags & HAS_DROPPED_BITS != 0 && !((1..=14).contains(&dropped) && bits == 16 && layout.sign()) {
+            return cursor.corrupt("lanes mode: bits left out");
+        }
         let whole = decoded_len.is_multiple_of(element_bytes as u64) && layout.bytes() <= element_bytes;
         let geometry = usize::try_from(block_rows).ok().filter(|_| whole).and_then(|block_rows| {
             let elements = decoded_len / element_bytes as u64;
@@ -83,7 +94,7 @@ impl LanesParams {
         let row_classes = optional(cursor, HAS_ROW_CLASSES, geometry.rows)?;
         let col_classes = optional(cursor, HAS_COL_CLASSES, geometry.cols)?.iter().map(|&c| c as i8).collect();
         let low_bits = optional(cursor, HAS_LOW_BITS, geometry.rows)?;
-        let params = Self { geometry, layout, row_classes, col_classes, low_bits };
+        let params = Self { geometry, layout, dropped, row_classes, col_classes, low_bits };
         if params.low_bits.iter().any(|&b| usize::from(b) > 8 * params.low_bytes()) {
             return cursor.corrupt("lanes mode: low bits of a row");
         }

@@ -60,6 +60,13 @@ pub(crate) fn weights(rows: usize, cols: usize, seed: u64) -> Vec<u8> {
     out
 }
 
+/// The same with three bits of mantissa, as if it had been widened from F8_E4M3.
+pub(crate) fn widened(rows: usize, cols: usize, seed: u64) -> Vec<u8> {
+    let mut data = weights(rows, cols, seed);
+    data.iter_mut().step_by(2).for_each(|low| *low &= 0xf0);
+    data
+}
+
 /// A smooth surface of bytes.
 pub(crate) fn surface(rows: usize, cols: usize) -> Vec<u8> {
     let at = |row: usize, col: usize| (60.0 * (row as f32 / 11.0).sin() + 50.0 * (col as f32 / 17.0).cos()) as i8 as u8;
@@ -72,6 +79,7 @@ pub(crate) fn sampler() -> Vec<Raw> {
     let noise = weights(9, 31, 5);
     vec![
         Raw::new("lanes", "BF16", &[160, 129], weights(160, 129, 1)),
+        Raw::new("widened", "BF16", &[67, 65], widened(67, 65, 2)),
         Raw::new("integer", "I8", &[70, 130], surface(70, 130)),
         Raw::new("zstd", "U8", &[text.len()], text),
         Raw::new("pooled.weight", "BF16", &[10, 20], weights(10, 20, 3)),

@@ -17,7 +17,7 @@ pub(crate) struct Counts {
 impl Counts {
     /// Counts at the finest split, in these rows or all.
     pub(super) fn of(view: &View<'_>, classes: &Classes, rows: Option<&[usize]>) -> Self {
-        let (cols, layout) = (view.geometry.cols, view.format.layout(view.format.shifts[0]));
+        let (cols, layout) = (view.geometry.cols, view.format.layout(view.format.finest()));
         let (all, bits) = (1usize << layout.coded_bits(), layout.coded_bits());
         let last = classes.contexts as i16 - 1;
         let count = rows.map_or(view.geometry.rows, <[usize]>::len);

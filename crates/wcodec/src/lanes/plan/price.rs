@@ -89,7 +89,7 @@ impl Pricing {
         let mut splits = Vec::new();
         for shift in view.format.shifts_with(effort.tuning.max_mantissa_bits) {
             let layout = view.format.layout(shift);
-            let counts = counted.coarser(u32::from(shift - view.format.shifts[0]));
+            let counts = counted.coarser(u32::from(shift - view.format.finest()));
             if flat_too && classes.contexts > 1 {
                 splits.push(Split::new(layout, counts.merged(), None));
             }
@@ -144,6 +144,7 @@ impl Pricing {
         let params = LanesParams {
             geometry: view.geometry,
             layout,
+            dropped: view.format.dropped,
             row_classes: classes.rows,
             col_classes: classes.cols,
             low_bits,
