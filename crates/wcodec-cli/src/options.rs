@@ -75,7 +75,11 @@ impl Threads {
     pub(crate) fn install<T: Send>(&self, work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
         // 0 is rayon's own default: RAYON_NUM_THREADS, or one per core.
         let count = self.threads.map_or(0, usize::from);
-        rayon::ThreadPoolBuilder::new().num_threads(count).build()?.install(work)
+        let builder = rayon::ThreadPoolBuilder::new().num_threads(count);
+        // One thread may as well be this one, whose memory the allocator keeps when it is freed.
+        let own = count == 1 && rayon::current_thread_index().is_none();
+        let builder = if own { builder.use_current_thread() } else { builder };
+        builder.build()?.install(work)
     }
 }
 

@@ -148,8 +148,30 @@ fn check(contexts: u8) -> Result<()> {
 /// The 0.5 % and 99.5 % points of row + column; 0 and 0 without any.
 fn range_of_sums(row_scale: &[i32], col_scale: &[i32], grid: usize) -> (i64, i64) {
     let (rows, cols) = (order_statistics(row_scale, grid), order_statistics(col_scale, grid));
-    let mut sums: Vec<i64> = rows.iter().flat_map(|r| cols.iter().map(move |c| r + c)).collect();
-    tail(&mut sums)
+    let count = rows.len() * cols.len();
+    let Some(last) = count.checked_sub(1) else { return (0, 0) };
+    (nth_sum(&rows, &cols, count / 200), nth_sum(&rows, &cols, last - count / 200))
+}
+
+/// The sum of number `n`, from 0, among the ascending sums of one of `rows` and one of `cols`, both ascending and not empty: by bisection of
+/// its value, which counts sums along the staircase between those up to it and those above.
+fn nth_sum(rows: &[i64], cols: &[i64], n: usize) -> i64 {
+    let up_to = |value: i64| {
+        let mut below = cols.len();
+        let of_row = |row: &i64| {
+            while below > 0 && row + cols[below - 1] > value {
+                below -= 1;
+            }
+            below
+        };
+        rows.iter().map(of_row).sum::<usize>()
+    };
+    let (mut low, mut high) = (rows[0] + cols[0], rows[rows.len() - 1] + cols[cols.len() - 1]);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if up_to(middle) > n { high = middle } else { low = middle + 1 }
+    }
+    low
 }
 
 /// At most `grid` scales, evenly spaced *by rank*: by position, a stride would meet always the same phase of scales
@@ -176,6 +198,22 @@ fn tail(values: &mut [i64]) -> (i64, i64) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn sums_are_found_by_their_number(
+            rows in prop::collection::vec(-500i64..500, 1..20), cols in prop::collection::vec(-90i64..90, 1..20),
+        ) {
+            let (mut rows, mut cols) = (rows, cols);
+            rows.sort_unstable();
+            cols.sort_unstable();
+            let mut sums: Vec<i64> = rows.iter().flat_map(|r| cols.iter().map(move |c| r + c)).collect();
+            sums.sort_unstable();
+            for (n, &sum) in sums.iter().enumerate() {
+                prop_assert_eq!(nth_sum(&rows, &cols, n), sum);
+            }
+        }
+    }
 
     #[test]
     fn contexts_outside_1_to_16_are_refused() {

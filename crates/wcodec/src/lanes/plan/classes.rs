@@ -76,7 +76,8 @@ impl Lengths {
                 counts.iter().map(move |&n| (log2_fixed(4 * total) - log2_fixed(4 * n + 1)) as i16)
             })
             .collect();
-        let of_sums = (0..SUMS).flat_map(|sum| &lengths[context(sum) * bins..][..bins]).copied().collect();
+        let mut of_sums = Vec::with_capacity(SUMS * bins);
+        (0..SUMS).for_each(|sum| of_sums.extend_from_slice(&lengths[context(sum) * bins..][..bins]));
         Self { bins, of_sums }
     }
 

@@ -49,9 +49,12 @@ impl Counts {
                 a
             })
             .collect();
-        let used = |value: usize| parts.iter().any(|p| p.iter().skip(value).step_by(all).any(|&n| n > 0));
-        let first = (0..all).find(|&v| used(v)).unwrap_or(0);
-        let width = (first..all).rfind(|&v| used(v)).unwrap_or(first) + 1 - first;
+        let mut used = vec![0u32; all];
+        for counts in parts.iter().flat_map(|part| part.chunks_exact(all)) {
+            used.iter_mut().zip(counts).for_each(|(used, &n)| *used |= n);
+        }
+        let first = used.iter().position(|&n| n > 0).unwrap_or(0);
+        let width = used.iter().rposition(|&n| n > 0).unwrap_or(first) + 1 - first;
         let mut counts = vec![0u64; classes.contexts * width];
         for part in &parts {
             for (sums, part) in counts.chunks_exact_mut(width).zip(part.chunks_exact(all)) {
