@@ -114,12 +114,12 @@ impl Effort {
                 integer_contexts: &[4, 8, 12, 16],
                 small_contexts: &[2, 3, 6],
                 picked_by: None,
-                rounds: 6,
+                rounds: 4,
                 reach: 3,
                 // At 12 the rounding of a lane's steps is so coarse that its last state often misses every octave, and plain
                 // states cost more than the precision gains.
                 table_bits: &[10, 11],
-                sample: 1 << 22,
+                sample: 1 << 20,
                 counted: usize::MAX,
                 exact: 3,
                 haste: 0.05,
