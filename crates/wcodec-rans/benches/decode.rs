@@ -14,6 +14,7 @@ const COLS: usize = 4096;
 /// Rows and columns of a superblock.
 const HEIGHT: usize = 64;
 const WIDTH: usize = 64;
+const ALIGN: usize = 64;
 
 struct Tensor {
     tables: TableSet,
@@ -158,21 +159,27 @@ fn decode(criterion: &mut Criterion) {
     for (name, layout, element_bytes, contexts, table_bits, mapped) in cases {
         let tensor = Tensor::new(layout, element_bytes, contexts, table_bits, mapped);
         let jobs = tensor.jobs();
-        let mut out = vec![0u8; ROWS * COLS * element_bytes];
-        let source = out.clone();
+        // Aligned as allocators of tensors align.
+        let mut buffer = vec![0u8; ROWS * COLS * element_bytes + ALIGN];
+        let begin = buffer.as_ptr().align_offset(ALIGN);
+        let out = &mut buffer[begin..begin + ROWS * COLS * element_bytes];
+        let source = out.to_vec();
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Bytes(out.len() as u64)).sample_size(20);
-        group.bench_function("memcpy", |b| b.iter(|| black_box(&mut out).copy_from_slice(black_box(&source))));
+        group.bench_function("memcpy", |b| b.iter(|| black_box(&mut *out).copy_from_slice(black_box(&source))));
         for isa in [Isa::Avx512, Isa::Avx2, Isa::Scalar] {
             if !isa.is_available() {
                 continue;
             }
             let tables = DecodeTables::new(layout, &tensor.tables).unwrap().with_isa(isa).unwrap();
             group.bench_function(BenchmarkId::new("batch", format!("{isa:?}")), |b| {
-                b.iter(|| tables.decode_batch(black_box(&jobs), tensor.target(&mut out)).unwrap());
+                b.iter(|| tables.decode_batch(black_box(&jobs), tensor.target(out)).unwrap());
+            });
+            group.bench_function(BenchmarkId::new("batch and CRC-32", format!("{isa:?}")), |b| {
+                b.iter(|| tables.decode_batch_crc32(black_box(&jobs), tensor.target(out)).unwrap());
             });
             group.bench_function(BenchmarkId::new("single", format!("{isa:?}")), |b| {
-                b.iter(|| jobs.iter().for_each(|j| tables.decode_batch(&[*j], tensor.target(&mut out)).unwrap()));
+                b.iter(|| jobs.iter().for_each(|j| tables.decode_batch(&[*j], tensor.target(out)).unwrap()));
             });
         }
         group.finish();
