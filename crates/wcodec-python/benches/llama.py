@@ -117,7 +117,7 @@ def watched(work: Any) -> tuple[Any, int]:
             least[0] = min(least[0], torch.cuda.mem_get_info()[0])
             time.sleep(0.0005)
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     made = work()
     torch.cuda.synchronize()

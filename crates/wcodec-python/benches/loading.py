@@ -75,7 +75,7 @@ def peak(work: Callable) -> int:
             most = max(most, anonymous())
             time.sleep(0.001)
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     kept = work()
     most = max(most, anonymous())
