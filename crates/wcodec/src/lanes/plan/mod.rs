@@ -96,7 +96,7 @@ impl Effort {
             },
             Level::Default => Self {
                 contexts: &[8],
-                integer_contexts: &[12],
+                integer_contexts: &[8, 12],
                 small_contexts: &[],
                 picked_by: Some(1 << 15),
                 rounds: 2,
@@ -122,7 +122,8 @@ impl Effort {
                 sample: 1 << 20,
                 counted: usize::MAX,
                 exact: 3,
-                haste: 0.05,
+                // More would cost bytes that this level is for.
+                haste: 0.3,
                 tuning,
             },
         };

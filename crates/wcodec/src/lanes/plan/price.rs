@@ -154,8 +154,8 @@ impl Pricing {
 }
 
 /// What decoding slowly is worth, as a part of the size, by the entries that a vector decoder keeps: T tables of B buckets (see
-/// [`wcodec_rans::alias`]). Up to 128, 256 and 512 are looked up in 2, 4 and 8 registers each, at about 1, 4/5 and 3/5 of the
-/// speed (`cargo bench -p wcodec-rans`); more in memory, at 3/5 and less.
+/// [`wcodec_rans::alias`]). Up to 128, 256 and 512 are looked up in 2, 4 and 8 registers each, at about 1, 5/6 and 2/3 of the
+/// speed (`cargo bench -p wcodec-rans`); more in memory, at half of it.
 fn slowness(tables: usize, symbols: usize) -> f64 {
     match tables * alias::buckets(symbols) {
         0..=128 => 0.0,
