@@ -40,7 +40,7 @@ fn steps() -> Vec<(&'static str, EncodeOptions)> {
     tuning.max_mantissa_bits = 4;
     step("+ up to 3 mantissa bits with the exponent (F16: 4)", &EncodeOptions { tuning, ..options });
     tuning.max_contexts = 16;
-    step("+ 8 row and column scale contexts (integers: 12), by moments", &EncodeOptions { tuning, ..options });
+    step("+ 8 row and column scale contexts (integers: 8 or 12), by moments", &EncodeOptions { tuning, ..options });
     tuning.refine_classes = true;
     step("+ classes by code length", &EncodeOptions { tuning, ..options });
     tuning.map_contexts = true;
