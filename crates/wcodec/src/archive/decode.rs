@@ -186,6 +186,8 @@ pub fn decode_many(tensors: &[Tensor<'_>], outs: &mut [&mut [u8]]) -> Result<()>
             rest = tail;
         }
     }
+    // Jobs of one chunk each can be stolen to the last, so that all threads end together.
     jobs.into_par_iter()
+        .with_max_len(1)
         .try_for_each_init(Scratch::default, |scratch, (tensor, chunk, part)| tensor.decode_chunk(chunk, part, scratch))
 }
