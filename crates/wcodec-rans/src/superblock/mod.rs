@@ -29,6 +29,7 @@
 
 mod decode;
 mod encode;
+mod scalar;
 
 pub use decode::{DecodeTables, Job, Superblock, Target};
 pub use encode::{Encoded, EncodedSuperblock, Encoder, Sink, Source, Workspace};
