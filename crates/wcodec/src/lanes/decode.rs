@@ -187,7 +187,8 @@ impl LanesDecoder {
             return Some(&self.zero_low[..block.shape.elements() * self.params.low_bytes()]);
         }
         let all = 8 * self.params.low_bytes();
-        let whole = block.rows.clone().all(|row| self.params.row_low_bits(row) == all);
+        let whole =
+            self.params.low_bits.is_empty() || block.rows.clone().all(|row| self.params.row_low_bits(row) == all);
         whole.then(|| &block.low[..block.shape.elements() * self.params.low_bytes()])
     }
 
