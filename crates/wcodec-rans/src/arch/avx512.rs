@@ -1,7 +1,7 @@
 //! AVX-512, in two forms that share all but the step.
 //!
 //! *Registers*: states are split into halves, 32 lanes to a vector (even columns, odd columns), and buckets are looked up by byte
-//! permutations: six look-ups per half row of one, two or four permutations of 128 entries each. Two superblocks go together, table by
+//! permutations: six look-ups per half row of one to four permutations of 128 entries each. Two superblocks go together, table by
 //! table: that hides the chain state → bucket → alias → frequency → multiply → words, and loads every vector of a table once for both.
 //! Four together lack registers and are slower. Alphabets of up to 64 symbols have this step in assembly (`step`), the others in
 //! intrinsics (`look_up`).
@@ -146,6 +146,7 @@ fn decode<const N: usize>(
         Some(r) => match (r.vectors, r.wide) {
             (2, false) => by_size::<N, 2, false>(tables, plan, blocks, target),
             (4, false) => by_size::<N, 4, false>(tables, plan, blocks, target),
+            (6, false) => by_size::<N, 6, false>(tables, plan, blocks, target),
             (_, false) => by_size::<N, 8, false>(tables, plan, blocks, target),
             (4, true) => by_size::<N, 4, true>(tables, plan, blocks, target),
             (_, true) => by_size::<N, 8, true>(tables, plan, blocks, target),

@@ -41,7 +41,7 @@ pub(crate) struct Registers {
     pub(crate) first: u16,
     /// log2 B.
     pub(crate) bucket_bits: u32,
-    /// Vectors of 64 entries: 2, 4 or 8.
+    /// Vectors of 64 entries: 2, 4, 6 or 8.
     pub(crate) vectors: usize,
     /// More than 64 symbols.
     pub(crate) wide: bool,
@@ -72,6 +72,7 @@ impl Registers {
             vectors: match entries {
                 ..=128 if !wide => 2,
                 ..=256 => 4,
+                ..=384 if !wide => 6,
                 _ => 8,
             },
             wide,

@@ -16,7 +16,7 @@ use super::super::plan::Full;
 use super::super::registers::{MAX_ENTRIES, Registers};
 use super::look_up::LookUp;
 
-/// Looks up two index vectors in a table at an offset of [`Registers`]. `$o` may be `$i`. Writes `t`, with four vectors also `z0` and `z1`, with
+/// Looks up two index vectors in a table at an offset of [`Registers`]. `$o` may be `$i`. Writes `t`, with four vectors also `z0` and `z1`, with six or
 /// eight `w0` and `w1`.
 macro_rules! look_up {
     (2, $at:literal, $i0:literal => $o0:literal, $i1:literal => $o1:literal) => {
@@ -38,6 +38,18 @@ macro_rules! look_up {
             look_up!(2, $at, $i0 => $o0, $i1 => $o1),
             "vmovdqu8 {", $o0, "}{{k5}}, {z0}\n",
             "vmovdqu8 {", $o1, "}{{k6}}, {z1}\n",
+        )
+    };
+    (6, $at:literal, $i0:literal => $o0:literal, $i1:literal => $o1:literal) => {
+        concat!(
+            "vmovdqa64 {t}, [{tables} + {", $at, "} + 256]\n",
+            "vmovdqa64 {w0}, {", $i0, "}\n",
+            "vmovdqa64 {w1}, {", $i1, "}\n",
+            "vpermi2b {w0}, {t}, [{tables} + {", $at, "} + 320]\n",
+            "vpermi2b {w1}, {t}, [{tables} + {", $at, "} + 320]\n",
+            look_up!(4, $at, $i0 => $o0, $i1 => $o1),
+            "vmovdqu8 {", $o0, "}{{k3}}, {w0}\n",
+            "vmovdqu8 {", $o1, "}{{k4}}, {w1}\n",
         )
     };
     (8, $at:literal, $i0:literal => $o0:literal, $i1:literal => $o1:literal) => {
@@ -70,6 +82,9 @@ macro_rules! tops {
     (4) => {
         "vpmovb2m k5, {i0}\nvpmovb2m k6, {i1} /* {w0}, {w1} and {high_starts} are not needed. */"
     };
+    (6) => {
+        tops!(8)
+    };
     (8) => {
         concat!(
             "vpermw {w0}, {s0}, [{tables} + {high_starts}]\n",
@@ -101,7 +116,7 @@ type Temporaries = (
 /// Decodes the symbols of half a row (H = 0: even columns, 1: odd ones) of two superblocks; see [`super::look_up`]. Writes value words.
 ///
 /// # Safety
-/// From its position on, every stream must have 64 readable bytes. N must be 2, and V, the vectors of a table, 2, 4 or 8.
+/// From its position on, every stream must have 64 readable bytes. N must be 2, and V, the vectors of a table, 2, 4, 6 or 8.
 #[inline]
 #[target_feature(
     enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
@@ -122,6 +137,7 @@ pub(super) unsafe fn step_of_two<const N: usize, const V: usize, const H: usize>
         match V {
             2 => step_2(t, [a, b], H, sums, streams, [at0, at1]),
             4 => step_4(t, [a, b], H, sums, streams, [at0, at1]),
+            6 => step_6(t, [a, b], H, sums, streams, [at0, at1]),
             _ => step_8(t, [a, b], H, sums, streams, [at0, at1]),
         }
     };
@@ -283,4 +299,5 @@ macro_rules! step {
 
 step!(step_2, 2);
 step!(step_4, 4);
+step!(step_6, 6);
 step!(step_8, 8);
