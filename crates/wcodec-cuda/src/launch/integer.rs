@@ -144,11 +144,7 @@ impl Resident {
                 status: 0,
             });
         }
-        side.resize(side.len().next_multiple_of(16), 0);
-        for resident in &mut residents {
-            resident.status = side.len();
-            side.extend_from_slice(&status::NONE.to_ne_bytes());
-        }
+        status::append(side, residents.iter_mut().map(|resident| &mut resident.status));
         Ok(residents)
     }
 

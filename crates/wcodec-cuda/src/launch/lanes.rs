@@ -247,12 +247,7 @@ impl Resident {
                 fast,
             });
         }
-        // Status words stand together, so that one copy reads them all.
-        side.resize(side.len().next_multiple_of(16), 0);
-        for resident in &mut residents {
-            resident.status = side.len();
-            side.extend_from_slice(&status::NONE.to_ne_bytes());
-        }
+        status::append(side, residents.iter_mut().map(|resident| &mut resident.status));
         Ok(residents)
     }
 

@@ -66,11 +66,7 @@ impl Resident {
             let side_bytes = side.len() - base + size_of::<u32>();
             residents.push(Self { tensor, side: Arc::clone(&empty), side_bytes, base, status: 0 });
         }
-        side.resize(side.len().next_multiple_of(16), 0);
-        for resident in &mut residents {
-            resident.status = side.len();
-            side.extend_from_slice(&status::NONE.to_ne_bytes());
-        }
+        status::append(side, residents.iter_mut().map(|resident| &mut resident.status));
         Ok(residents)
     }
 

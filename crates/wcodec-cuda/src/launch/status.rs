@@ -9,6 +9,15 @@ use crate::CudaError;
 /// What a tensor without a failure has.
 pub(super) const NONE: u32 = u32::MAX;
 
+/// Lays out the status words of tensors behind what stands in `side`, one after the other, so that one copy reads them all; tells where.
+pub(super) fn append<'a>(side: &mut Vec<u8>, places: impl Iterator<Item = &'a mut usize>) {
+    side.resize(side.len().next_multiple_of(16), 0);
+    for place in places {
+        *place = side.len();
+        side.extend_from_slice(&NONE.to_ne_bytes());
+    }
+}
+
 /// Where a tensor's status word lies.
 pub(super) type Word<'a> = (&'a DeviceBuffer, usize);
 

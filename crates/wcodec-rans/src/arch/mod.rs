@@ -155,7 +155,7 @@ impl Backend {
         crate::crc::squares(n).fold(crate::crc::ONE, |product, square| self.multiply(product, square))
     }
 
-    /// How many superblocks decode fastest together: 1, 2 or 4. AVX2 gained nothing by two: it lacks the registers for both.
+    /// How many superblocks decode fastest together: 1 or 2. AVX2 gained nothing by two: it lacks the registers for both.
     pub(crate) fn together(self) -> usize {
         if self.isa() == Isa::Avx512 { 2 } else { 1 }
     }

@@ -4,9 +4,9 @@
 //! spill the states that the chain waits for; take masks through general registers, which costs the chain nine cycles; and load the
 //! tables' vectors once per half. Even and odd columns take turns, so that one half's chain runs while the other's waits.
 //!
-//! Budget on Zen 5 (four vector operations a cycle, two of them permutations, shifts or products), both superblocks, a half row, 128, 256 and
-//! 512 entries: 75, 99 and 149 vector operations, of which 26, 38 and 64 permutations, and 22, 40 and 78 loads. The chain from one row's state to the next
-//! is 42 and 44 cycles: bucket 5, divide 5, compare and blend 8, frequency 7, product 5, masks 7, words 5.
+//! Budget on Zen 5 (four vector operations a cycle, two of them permutations, shifts or products), both superblocks, a half row, 128, 256, 384 and
+//! 512 entries: 75, 101, 129 and 153 vector operations, of which 26, 38, 52 and 64 permutations and the like, and 27, 45, 65 and 83 loads. By
+//! the operations' latencies the chain from one row's state to the next is 42 cycles, 2 more above 128 entries: bucket 5, divide 5, compare and blend 8, frequency 7, product 5, masks 7, words 5.
 #![expect(unsafe_code, reason = "assembly")]
 
 use std::arch::x86_64::*;
