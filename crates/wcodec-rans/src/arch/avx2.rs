@@ -1,30 +1,56 @@
 //! AVX2: a row is eight vectors of eight states, the first four of even columns, the others of odd ones.
 //!
-//! Words reach the states that want them through a table of 256 byte shuffles (8 KiB). A row's value words are four
-//! vectors of 16-bit fields, which 8-bit heads leave by saturating packs.
-#![expect(unsafe_code, reason = "vector loads, stores and gathers, and entry into functions compiled for AVX2")]
+//! Every symbol is one look-up among the [`Slots`] of the tables ([`step`]), words reach the states that want them through a table of 256 byte
+//! shuffles (8 KiB). Two superblocks go together, row by row: one's chain runs while the other's waits. Their value words are joined
+//! with raw codes, summed and stored afterwards ([`join`]).
+#![expect(unsafe_code, reason = "vector loads and stores, and entry into functions compiled for AVX2")]
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-use super::plan::{
-    BYTES, Done, FUSED, Full, Output, Plan, RING, ROW_WINDOW, SCATTERED_BYTES, SCATTERED_WORDS, WORDS, carried, narrow,
-    scatter,
-};
-use crate::superblock::{DecodeTables, Target};
+mod join;
+mod step;
+
+use self::step::{Lanes, ONE, SHIFTS, Step, TABLES};
+use super::plan::{Done, Full, Output, Plan, ROW_WINDOW, carried};
+use crate::superblock::{DecodeTables, GROUP_ROWS, Job, MAX_ROWS, PATCH_BYTES, Target};
 use crate::{LANES, STATE_LOW};
 
-/// Proof that the CPU has AVX2, BMI2 and POPCNT.
+/// Proof that the CPU has AVX2, BMI2, LZCNT, POPCNT and PCLMULQDQ.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2 {
+    /// Whether it also has VPCLMULQDQ, two carry-less products at a time (AMD from Zen 3, Intel from Alder Lake).
+    wide: bool,
+}
 
 impl Avx2 {
     pub(crate) fn new() -> Option<Self> {
         let all = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("bmi2")
             && is_x86_feature_detected!("lzcnt")
-            && is_x86_feature_detected!("popcnt");
-        all.then_some(Self(()))
+            && is_x86_feature_detected!("popcnt")
+            && is_x86_feature_detected!("pclmulqdq");
+        all.then(|| Self { wide: is_x86_feature_detected!("vpclmulqdq") })
+    }
+
+    /// The same as on a CPU without VPCLMULQDQ.
+    #[cfg(test)]
+    pub(crate) fn narrow(self) -> Self {
+        Self { wide: false }
+    }
+
+    /// See [`super::Backend::expect`].
+    #[inline]
+    pub(crate) fn expect(self, job: &Job<'_>) {
+        // SAFETY: `self` exists only if `new` saw every feature that `fetch` is compiled for.
+        unsafe { fetch(job) }
+    }
+
+    /// See [`super::Backend::multiply`].
+    #[inline]
+    pub(crate) fn multiply(self, a: u32, b: u32) -> u32 {
+        // SAFETY: `self` exists only if `new` saw every feature that `multiply` is compiled for.
+        unsafe { super::fold::multiply(a, b) }
     }
 
     /// See [`super::Backend::decode`].
@@ -37,322 +63,142 @@ impl Avx2 {
         target: &mut Target<'_>,
     ) -> Option<[Done; N]> {
         // SAFETY: `self` exists only if `new` saw every feature that `decode` is compiled for.
-        let positions = unsafe { decode(tables, plan, blocks, target) }?;
-        Some(positions.map(|at| Done { patches: Some(at), sum: None }))
+        unsafe { decode(self, tables, plan, blocks, target) }
     }
 }
 
-/// What a row needs besides states: vectors that no row changes.
-struct Constants {
-    slot_mask: __m256i,
-    state_shift: __m256i,
-    freq_shift: __m256i,
-    /// From an odd column's entry to its value in the high half.
-    odd_shift: __m256i,
-    last_context: __m256i,
-    /// The value, at bit 0 of both halves.
-    value_mask: __m256i,
-    coded_shift: __m256i,
-    /// Low raw bits of both halves, and the even column's sign in 16-bit heads: there one shift places both.
-    low_mask: __m256i,
-    /// 1 with sign, else 0.
-    low_shift: __m256i,
-    /// Shift right and mask that place the sign of an 8-bit head in an even column.
-    even_sign: (__m256i, __m256i),
-    /// Shift left that places an odd column's sign; mask for 8-bit heads, where more than the sign is left.
-    odd_sign: (__m256i, __m256i),
-}
-
-#[inline]
-#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
-fn constants(tables: &DecodeTables, plan: &Plan) -> Constants {
-    let p = tables.table_bits();
-    let layout = plan.layout;
-    let fill = |x: u32| _mm256_set1_epi32(x as i32);
-    let both = |x: u32| fill(x << 16 | x);
-    // Values are 32 − 2P bits wide in an entry; above them lies the frequency.
-    let value_bits = layout.coded_bits().min(32 - 2 * p);
-    let (bits, sign) = (layout.bits(), layout.sign());
-    Constants {
-        slot_mask: fill((1 << p) - 1),
-        state_shift: fill(p),
-        freq_shift: fill(32 - p),
-        odd_shift: fill(16 - p),
-        last_context: fill(((tables.contexts() - 1) << p) as u32),
-        value_mask: both((1 << value_bits) - 1),
-        coded_shift: fill(layout.shift()),
-        low_mask: fill((((1 << layout.shift()) - 1) * 0x1_0001) | if sign && bits == 16 { 0x8000 } else { 0 }),
-        low_shift: fill(u32::from(sign)),
-        even_sign: (fill(17 - bits), fill(if sign { 1 << (bits - 1) } else { 0 })),
-        // A shift by 32 leaves nothing.
-        odd_sign: (fill(if sign { 15 + bits } else { 32 }), fill(1 << (bits + 15))),
-    }
-}
-
-/// Picks the loop for this output and number of contexts.
-#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
+/// Picks the loop for these tables.
+#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt,pclmulqdq")]
 fn decode<const N: usize>(
+    token: Avx2,
     tables: &DecodeTables,
     plan: &Plan,
     blocks: &[Full<'_>; N],
     target: &mut Target<'_>,
-) -> Option<[usize; N]> {
-    if tables.contexts() == 1 {
-        by_output::<N, true>(tables, plan, blocks, target)
-    } else {
-        by_output::<N, false>(tables, plan, blocks, target)
+) -> Option<[Done; N]> {
+    let step = Step::new(tables.slots(), plan, tables.table_bits(), tables.contexts());
+    match step.kind() {
+        ONE => superblocks::<N, ONE>(token, &step, plan, blocks, target),
+        TABLES => superblocks::<N, TABLES>(token, &step, plan, blocks, target),
+        _ => superblocks::<N, SHIFTS>(token, &step, plan, blocks, target),
     }
 }
 
-#[inline]
-#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
-fn by_output<const N: usize, const ONE: bool>(
-    tables: &DecodeTables,
-    plan: &Plan,
-    blocks: &[Full<'_>; N],
-    target: &mut Target<'_>,
-) -> Option<[usize; N]> {
-    match plan.output {
-        Output::Words => superblocks::<N, ONE, WORDS>(tables, plan, blocks, target),
-        Output::Fused => superblocks::<N, ONE, FUSED>(tables, plan, blocks, target),
-        Output::Bytes => superblocks::<N, ONE, BYTES>(tables, plan, blocks, target),
-        Output::ScatteredWords => superblocks::<N, ONE, SCATTERED_WORDS>(tables, plan, blocks, target),
-        Output::ScatteredBytes => superblocks::<N, ONE, SCATTERED_BYTES>(tables, plan, blocks, target),
-    }
-}
+/// A superblock's value words, row by row, in the order of columns.
+type Values = [MaybeUninit<[__m256i; 4]>; MAX_ROWS];
 
-#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
-fn superblocks<const N: usize, const ONE: bool, const OUT: u8>(
-    tables: &DecodeTables,
+#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt,pclmulqdq")]
+fn superblocks<const N: usize, const KIND: u8>(
+    token: Avx2,
+    step: &Step<'_>,
     plan: &Plan,
     blocks: &[Full<'_>; N],
     target: &mut Target<'_>,
-) -> Option<[usize; N]> {
-    let c = constants(tables, plan);
-    let entries = Entries::new(tables);
-    let mut positions = [0usize; N];
+) -> Option<[Done; N]> {
     let mut states = [[_mm256_setzero_si256(); 8]; N];
-    let mut cols = [[_mm256_setzero_si256(); 8]; N];
     for b in 0..N {
         states[b] = first_states(&blocks[b])?;
-        cols[b] = column_contexts(&c, &blocks[b]);
     }
-    let mut ring = [[MaybeUninit::<[__m256i; 4]>::uninit(); RING]; N];
-
-    for i in 0..plan.rows {
-        if let Some(row) = i.checked_sub(plan.delay) {
-            let (first, bit, last) = plan.raw_position(row);
-            each!(N, b, {
-                // SAFETY: `row` was written `delay` ≤ RING rounds ago.
-                let values = unsafe { ring[b][row % RING].assume_init() };
-                let codes = match plan.raw_bits {
-                    0 => [_mm256_setzero_si256(); 4],
-                    _ => codes(raw_words(blocks[b].raw, first), raw_words(blocks[b].raw, last), bit, first != last),
-                };
-                store_row::<OUT>(&c, values, codes, &blocks[b], row, target);
-            });
+    let mut lanes: [Lanes; N] = std::array::from_fn(|b| Lanes::new(states[b], &blocks[b]));
+    let mut values: [Values; N] = [[MaybeUninit::uninit(); MAX_ROWS]; N];
+    let mut i = 0;
+    while i < plan.rows {
+        // Rows for which every stream has words enough, whatever they take.
+        let left = (0..N).map(|b| blocks[b].readable.len().saturating_sub(lanes[b].at) / ROW_WINDOW).min();
+        let rows = left.unwrap_or(0).min(plan.rows - i);
+        // SAFETY: the kind is the step's, and all streams have the 128 bytes that each row may take.
+        unsafe { step::rows::<N, KIND>(step, plan, blocks, &mut lanes, i..i + rows, &mut values, target) };
+        i += rows;
+        if i < plan.rows {
+            for b in 0..N {
+                let mut words = [0; ROW_WINDOW];
+                let rest = blocks[b].readable.get(lanes[b].at..).unwrap_or(&[]);
+                let whole = (rest.len() / 2 * 2).min(ROW_WINDOW);
+                words[..whole].copy_from_slice(&rest[..whole]);
+                // SAFETY: the kind is the step's.
+                let row = unsafe { step::row::<KIND>(step, &mut lanes[b], blocks[b].rows[i], &words) };
+                values[b][i].write(row);
+            }
+            i += 1;
         }
-        each!(N, b, {
-            let stream = blocks[b].stream;
-            let class = i32::from(blocks[b].rows[i]) << tables.table_bits();
-            let mut last_words = [0; ROW_WINDOW];
-            let words = match stream.get(positions[b]..positions[b] + ROW_WINDOW) {
-                Some(words) => words.try_into().expect("a row's words"),
-                None => {
-                    let rest = stream.get(positions[b]..).unwrap_or(&[]);
-                    let whole = rest.len() / 2 * 2;
-                    last_words[..whole.min(ROW_WINDOW)].copy_from_slice(&rest[..whole.min(ROW_WINDOW)]);
-                    &last_words
-                }
-            };
-            let (values, taken) = step::<ONE>(&c, entries, &mut states[b], &cols[b], class, words);
-            positions[b] += 2 * taken;
-            ring[b][i % RING].write(values);
-        });
     }
-
+    let mut done = [Done { patches: None, sum: None }; N];
     for b in 0..N {
+        let (block, values) = (&blocks[b], &mut values[b]);
         let mut finals = [0; LANES];
-        for (lanes, x) in finals.chunks_exact_mut(8).zip(states[b]) {
+        for (lanes, x) in finals.chunks_exact_mut(8).zip(lanes[b].states) {
             // SAFETY: a chunk has 32 writable bytes.
             unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), x) };
         }
-        let tails = carried(&finals, &blocks[b], plan, &mut positions[b])?;
-        for row in plan.rows - plan.delay..plan.rows {
-            // SAFETY: the last `delay` ≤ RING rounds wrote the last `delay` rows.
-            let values = unsafe { ring[b][row % RING].assume_init() };
-            let (first, bit, last) = plan.raw_position(row);
-            let words = |k: usize| match k.checked_sub(plan.stored) {
-                None => raw_words(blocks[b].raw, k),
-                Some(k) => raw_words(tails.as_flattened(), k & 1),
-            };
-            let codes = match plan.raw_bits {
-                0 => [_mm256_setzero_si256(); 4],
-                _ => codes(words(first), words(last), bit, first != last),
-            };
-            store_row::<OUT>(&c, values, codes, &blocks[b], row, target);
-        }
+        let tails = carried(&finals, block, plan, &mut lanes[b].at)?;
+        patch(block, plan, lanes[b].at, values)?;
+        // SAFETY: the token tells of the CPU.
+        done[b].sum = unsafe { join::join(token.wide, plan, block, values, &tails, target) };
     }
-    Some(positions)
+    Some(done)
 }
 
-/// Decodes one symbol per lane and refills the states. Returns value words and the number of words taken.
-#[inline]
-#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
-fn step<const ONE: bool>(
-    c: &Constants,
-    entries: Entries<'_>,
-    states: &mut [__m256i; 8],
-    cols: &[__m256i; 8],
-    row: i32,
-    words: &[u8; ROW_WINDOW],
-) -> ([__m256i; 4], usize) {
-    let row = _mm256_set1_epi32(row);
-    let mut taken = 0;
-    let mut entry = [row; 8];
-    for v in 0..8 {
-        let x = states[v];
-        let mut index = _mm256_and_si256(x, c.slot_mask);
-        if !ONE {
-            let sum = _mm256_add_epi32(cols[v], row);
-            let context = _mm256_min_epi32(_mm256_max_epi32(sum, _mm256_setzero_si256()), c.last_context);
-            index = _mm256_or_si256(index, context);
+/// Puts patched values in their places among the value words; `None` if one has no place, or the stream does not end behind them.
+fn patch(block: &Full<'_>, plan: &Plan, position: usize, values: &mut Values) -> Option<()> {
+    let end = position + PATCH_BYTES * usize::from(block.patches);
+    if end.next_multiple_of(4) != block.stream.len() {
+        return None;
+    }
+    for patch in block.stream[position..end].as_chunks::<PATCH_BYTES>().0 {
+        let [p0, p1, v0, v1] = *patch;
+        let (at, value) = (usize::from(u16::from_le_bytes([p0, p1])), u16::from_le_bytes([v0, v1]));
+        let (row, col) = (at / LANES, at % LANES);
+        if row >= plan.rows || u32::from(value) >> plan.layout.coded_bits() != 0 {
+            return None;
         }
-        // SAFETY: a slot is below 2^P, a context is clamped to 0..K and comes times 2^P.
-        let e = unsafe { entries.gather(index) };
-        let next = _mm256_add_epi32(
-            _mm256_mullo_epi32(_mm256_srlv_epi32(e, c.freq_shift), _mm256_srlv_epi32(x, c.state_shift)),
-            _mm256_and_si256(e, c.slot_mask),
-        );
-        let short = _mm256_cmpeq_epi32(_mm256_srli_epi32::<16>(next), _mm256_setzero_si256());
-        let mask = _mm256_movemask_ps(_mm256_castsi256_ps(short)) as u32 & 0xff;
-        // Eight vectors of at most eight words each: the window ends inside `words`.
-        let at = (2 * taken).min(ROW_WINDOW - 16);
-        let window: &[u8; 16] = words[at..at + 16].try_into().expect("16 bytes");
-        // SAFETY: 16 readable bytes; the load needs no alignment.
-        let window = unsafe { _mm_loadu_si128(window.as_ptr().cast()) };
-        let word = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(window), load(&SPREAD[mask as usize]));
-        let room = _mm256_and_si256(short, _mm256_set1_epi32(16));
-        states[v] = _mm256_or_si256(_mm256_sllv_epi32(next, room), word);
-        taken += mask.count_ones() as usize;
-        entry[v] = e;
+        // SAFETY: every row has been written, and is 64 words.
+        unsafe { values[row].as_mut_ptr().cast::<u16>().add(col).write(value << plan.layout.shift()) };
     }
-    let mut values = [row; 4];
-    for h in 0..4 {
-        let even = _mm256_srlv_epi32(entry[h], c.state_shift);
-        let odd = _mm256_sllv_epi32(entry[4 + h], c.odd_shift);
-        let pair = _mm256_and_si256(_mm256_blend_epi16::<0xaa>(even, odd), c.value_mask);
-        values[h] = _mm256_sllv_epi32(pair, c.coded_shift);
-    }
-    (values, taken)
+    Some(())
 }
 
-/// For each set of lanes that take a word, the bytes of a window that every lane takes: those of its word, or none.
-static SPREAD: [[u8; 32]; 256] = {
-    let mut table = [[0x80; 32]; 256];
-    let mut mask = 0;
-    while mask < 256 {
-        let (mut lane, mut byte) = (0, 0);
-        while lane < 8 {
-            if mask >> lane & 1 == 1 {
-                table[mask][4 * lane] = byte;
-                table[mask][4 * lane + 1] = byte + 1;
-                byte += 2;
-            }
-            lane += 1;
-        }
-        mask += 1;
-    }
-    table
-};
-
-/// Raw codes at bit 0 of every halfword, with higher bits of other rows above them.
+/// Asks for the lines that storing `row` will want, for its share of the raw field, and for words further on. Rows of a wide tensor
+/// lie on pages of their own, and streams and raw fields change with every superblock: no hardware prefetcher looks far enough ahead.
 #[inline]
-#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
-fn codes(first: [__m256i; 4], last: [__m256i; 4], bit: usize, crosses: bool) -> [__m256i; 4] {
-    let right = _mm_cvtsi32_si128(bit as i32);
-    let mut codes = first;
-    for code in &mut codes {
-        *code = _mm256_srl_epi16(*code, right);
-    }
-    if crosses {
-        let left = _mm_cvtsi32_si128(16 - bit as i32);
-        for (code, word) in codes.iter_mut().zip(last) {
-            *code = _mm256_or_si256(*code, _mm256_sll_epi16(word, left));
+#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt,pclmulqdq")]
+fn prefetch(plan: &Plan, block: &Full<'_>, row: usize, position: usize, target: &Target<'_>) {
+    let lines = match plan.output {
+        Output::Bytes => 1,
+        Output::Words => 2,
+        Output::Fused => 4,
+        _ => 0,
+    };
+    let first = target.bytes.as_ptr().wrapping_add(block.offset + row * target.row_stride);
+    for line in 0..4 {
+        if line < lines {
+            _mm_prefetch::<_MM_HINT_ET0>(first.wrapping_add(64 * line).cast());
         }
     }
-    codes
+    if plan.output == Output::Fused {
+        let low = block.low.as_ptr().wrapping_add(128 * row);
+        _mm_prefetch::<_MM_HINT_T0>(low.cast());
+        _mm_prefetch::<_MM_HINT_T0>(low.wrapping_add(64).cast());
+    }
+    let raw = block.raw.as_ptr().wrapping_add(128 * plan.raw_bits * row / GROUP_ROWS);
+    for ahead in [raw, block.stream.as_ptr().wrapping_add(position + 768)] {
+        _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+    }
 }
 
-/// Joins a row of value words with its raw codes and writes it.
-#[inline]
-#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
-fn store_row<const OUT: u8>(
-    c: &Constants,
-    values: [__m256i; 4],
-    codes: [__m256i; 4],
-    block: &Full<'_>,
-    row: usize,
-    target: &mut Target<'_>,
-) {
-    let mut heads = values;
-    for (head, code) in heads.iter_mut().zip(codes) {
-        let low = _mm256_and_si256(_mm256_srlv_epi32(code, c.low_shift), c.low_mask);
-        let mut odd = _mm256_sllv_epi32(code, c.odd_sign.0);
-        if narrow(OUT) {
-            let even = _mm256_and_si256(_mm256_srlv_epi32(code, c.even_sign.0), c.even_sign.1);
-            odd = _mm256_or_si256(_mm256_and_si256(odd, c.odd_sign.1), even);
-        }
-        *head = _mm256_or_si256(_mm256_or_si256(*head, low), odd);
-    }
-    let at = block.offset + row * target.row_stride;
-    match OUT {
-        WORDS => {
-            let out = &mut target.bytes[at..at + 128];
-            for (out, head) in out.as_chunks_mut::<32>().0.iter_mut().zip(heads) {
-                store(head, out);
-            }
-        }
-        FUSED => {
-            let out = target.bytes[at..at + 256].as_chunks_mut::<64>().0;
-            let low = block.low[128 * row..128 * row + 128].as_chunks::<32>().0;
-            for ((out, low), head) in out.iter_mut().zip(low).zip(heads) {
-                // Unpacking works within 128 bits, so quarters are brought to where it leaves columns in order.
-                let low = _mm256_permute4x64_epi64::<0b11_01_10_00>(load(low));
-                let head = _mm256_permute4x64_epi64::<0b11_01_10_00>(head);
-                let (halves, _) = out.as_chunks_mut::<32>();
-                store(_mm256_unpacklo_epi16(low, head), &mut halves[0]);
-                store(_mm256_unpackhi_epi16(low, head), &mut halves[1]);
-            }
-        }
-        BYTES => {
-            let out = &mut target.bytes[at..at + 64];
-            for (out, pair) in out.as_chunks_mut::<32>().0.iter_mut().zip(heads.as_chunks::<2>().0) {
-                let packed = _mm256_packus_epi16(pair[0], pair[1]);
-                store(_mm256_permute4x64_epi64::<0b11_01_10_00>(packed), out);
-            }
-        }
-        _ => {
-            let mut words = [[0u8; 32]; 4];
-            for (out, head) in words.iter_mut().zip(heads) {
-                store(head, out);
-            }
-            if OUT == SCATTERED_WORDS {
-                scatter::<2>(words.as_flattened(), block, row, target);
-            } else {
-                let mut bytes = [0u8; LANES];
-                for (byte, word) in bytes.iter_mut().zip(words.as_flattened().chunks_exact(2)) {
-                    *byte = word[0];
-                }
-                scatter::<1>(&bytes, block, row, target);
-            }
+/// Asks for the states, the first words and the first raw codes.
+#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt,pclmulqdq")]
+fn fetch(job: &Job<'_>) {
+    let block = &job.block;
+    for (bytes, most) in [(block.states, 256), (block.stream, 768), (block.raw, 512)] {
+        for line in bytes[..bytes.len().min(most)].chunks(64) {
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
         }
     }
 }
 
 /// States before the first row; `None` if one is below its interval.
 #[inline]
-#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
+#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt,pclmulqdq")]
 fn first_states(block: &Full<'_>) -> Option<[__m256i; 8]> {
     let mut states = [_mm256_setzero_si256(); 8];
     for (x, bytes) in states.iter_mut().zip(block.states.as_chunks::<32>().0) {
@@ -369,65 +215,16 @@ fn first_states(block: &Full<'_>) -> Option<[__m256i; 8]> {
     Some(states)
 }
 
-/// Column classes in lane order, times 2^P.
 #[inline]
-#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
-fn column_contexts(c: &Constants, block: &Full<'_>) -> [__m256i; 8] {
-    let mut lanes = [0i8; LANES];
-    for (s, pair) in block.cols.chunks_exact(2).enumerate() {
-        lanes[s] = pair[0];
-        lanes[LANES / 2 + s] = pair[1];
-    }
-    let mut contexts = [_mm256_setzero_si256(); 8];
-    for (context, lanes) in contexts.iter_mut().zip(lanes.chunks_exact(8)) {
-        // SAFETY: a chunk has 8 bytes.
-        let classes = unsafe { _mm_loadl_epi64(lanes.as_ptr().cast()) };
-        *context = _mm256_sllv_epi32(_mm256_cvtepi8_epi32(classes), c.state_shift);
-    }
-    contexts
-}
-
-/// Raw words of halfword `k`, all 32 column pairs.
-#[inline]
-#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
-fn raw_words(raw: &[u8], k: usize) -> [__m256i; 4] {
-    let (words, _) = raw[128 * k..128 * k + 128].as_chunks::<32>();
-    [load(&words[0]), load(&words[1]), load(&words[2]), load(&words[3])]
-}
-
-#[inline]
-#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
+#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt,pclmulqdq")]
 fn load(bytes: &[u8; 32]) -> __m256i {
     // SAFETY: 32 readable bytes; the load needs no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
 #[inline]
-#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
+#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt,pclmulqdq")]
 fn store(x: __m256i, bytes: &mut [u8; 32]) {
     // SAFETY: 32 writable bytes; the store needs no alignment.
     unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), x) }
-}
-
-/// Decoding entries, K·2^P of them.
-#[derive(Clone, Copy)]
-struct Entries<'a>(&'a [u32]);
-
-impl<'a> Entries<'a> {
-    fn new(tables: &'a DecodeTables) -> Self {
-        assert_eq!(tables.entries().len(), tables.contexts() << tables.table_bits());
-        Self(tables.entries())
-    }
-
-    /// Entries at `index`.
-    ///
-    /// # Safety
-    /// Every index is below K·2^P, which is the number of entries. (For AVX-512 a check here took 15 % of the
-    /// speed; for AVX2 it was not measured.)
-    #[inline]
-    #[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
-    unsafe fn gather(self, index: __m256i) -> __m256i {
-        // SAFETY: the caller's promise.
-        unsafe { _mm256_i32gather_epi32::<4>(self.0.as_ptr().cast(), index) }
-    }
 }

@@ -59,7 +59,7 @@ impl Avx512 {
     #[inline]
     pub(crate) fn multiply(self, a: u32, b: u32) -> u32 {
         // SAFETY: `self` exists only if `new` saw every feature that `multiply` is compiled for.
-        unsafe { fold::multiply(a, b) }
+        unsafe { super::fold::multiply(a, b) }
     }
 
     /// See [`super::Backend::decode`].

@@ -3,14 +3,13 @@
 //! ```text
 //! DecodeTables ─ Backend (chosen once) ─┬─ avx512: 64 states in 4 vectors, words by vpexpandw; symbols by byte permutations
 //!                                       │          of `registers`, or gathered where a set has too many entries
-//!                                       ├─ avx2: 8 vectors of 8 states, words by a permute table
+//!                                       ├─ avx2: 8 vectors of 8 states, words by a permute table; symbols one by one among `slots`
 //!                                       └─ scalar: superblock/decode.rs, the definition
 //! ```
 //!
-//! Every backend works in the same two steps, `DELAY` rows apart: a row's symbols are decoded into *value words* in a
-//! ring, and later joined with their raw bits and stored. The distance is what the last rows need anyway: their raw
-//! bits lie in the final states. A backend that meets damage gives up without a reason; the scalar decoder then finds
-//! the same damage and names it.
+//! Every backend works in the same two steps: a superblock's symbols are decoded into *value words*, and these are then joined with
+//! their raw bits, the last of which lie in the final states, summed and stored. A backend that meets damage gives up without a reason; the
+//! scalar decoder then finds the same damage and names it.
 
 /// Runs `body` for every superblock. Written out, not looped: states must stay in registers.
 macro_rules! each {
@@ -41,8 +40,11 @@ pub(crate) mod encode;
 #[cfg(target_arch = "x86_64")]
 mod encode_avx512;
 mod encode_registers;
+#[cfg(target_arch = "x86_64")]
+mod fold;
 mod plan;
 mod registers;
+mod slots;
 mod stats;
 
 use crate::alias::AliasTable;
@@ -52,6 +54,7 @@ use crate::table_set::TableSet;
 
 pub(crate) use plan::{Done, Full, Plan};
 pub(crate) use registers::Registers;
+pub(crate) use slots::Slots;
 
 /// An instruction set to decode with.
 ///
@@ -137,7 +140,7 @@ impl Backend {
 
     /// Whether it sums what it decodes.
     pub(crate) fn sums(self) -> bool {
-        self.isa() == Isa::Avx512
+        self.isa() != Isa::Scalar
     }
 
     /// [`crate::crc::multiply`], in fewer steps where there are instructions for it.
@@ -146,7 +149,9 @@ impl Backend {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) => token.multiply(a, b),
-            _ => crate::crc::multiply(a, b),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(token) => token.multiply(a, b),
+            Self::Scalar => crate::crc::multiply(a, b),
         }
     }
 
@@ -155,18 +160,21 @@ impl Backend {
         crate::crc::squares(n).fold(crate::crc::ONE, |product, square| self.multiply(product, square))
     }
 
-    /// How many superblocks decode fastest together: 1 or 2. AVX2 gained nothing by two: it lacks the registers for both.
+    /// How many superblocks decode fastest together: 1 or 2.
     pub(crate) fn together(self) -> usize {
-        if self.isa() == Isa::Avx512 { 2 } else { 1 }
+        if self.isa() == Isa::Scalar { 1 } else { 2 }
     }
 
     /// Asks for what a decoder of `job` will read first, while others are decoded: behind the last superblock's bytes, no hardware
     /// prefetcher finds the beginnings of the next one's.
     #[inline]
     pub(crate) fn expect(self, job: &Job<'_>) {
-        #[cfg(target_arch = "x86_64")]
-        if let Self::Avx512(token) = self {
-            token.expect(job);
+        match self {
+            Self::Scalar => {}
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(token) => token.expect(job),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(token) => token.expect(job),
         }
     }
 

@@ -1,11 +1,8 @@
 //! What all vector decoders derive from a shape and a layout before the first row.
 
 use crate::layout::HeadLayout;
-use crate::superblock::{GROUP_ROWS, Job, PLAIN_STATES, Shape, Target, state_base};
+use crate::superblock::{Job, PLAIN_STATES, Shape, Target, state_base};
 use crate::{LANES, STATE_LOW};
-
-/// Slots of the ring of value words, the largest [`Plan::delay`].
-pub(crate) const RING: usize = 32;
 
 /// Most bytes of words that one row takes.
 pub(crate) const ROW_WINDOW: usize = 2 * LANES;
@@ -104,8 +101,6 @@ pub(crate) struct Plan {
     pub(crate) stored: usize,
     /// Whether two more halfwords come out of the states.
     pub(crate) carries: bool,
-    /// Rows between decoding a row and storing it: those before the last `delay` need no carried halfword.
-    pub(crate) delay: usize,
     pub(crate) output: Output,
     /// Whether each superblock's bytes are to be summed, and then what carries a sum from row to row ([`crate::crc::distance`]).
     pub(crate) sums: Option<[u64; 2]>,
@@ -133,20 +128,9 @@ impl Plan {
             layout,
             stored: shape.stored_halfwords(layout),
             carries: shape.carries(layout),
-            // Two halfwords are at most one group of rows from 2 bits on, two groups at 1 bit.
-            delay: (if raw_bits == 1 { RING } else { GROUP_ROWS }).min(shape.rows()),
             output,
             sums,
         }
-    }
-
-    /// Halfword and bit at which the raw code of `row` starts, and the halfword in which it ends.
-    #[inline]
-    pub(crate) fn raw_position(&self, row: usize) -> (usize, usize, usize) {
-        let bit = self.raw_bits * (row % GROUP_ROWS);
-        let first = self.raw_bits * (row / GROUP_ROWS) + bit / 16;
-        let bit = bit % 16;
-        (first, bit, first + usize::from(bit + self.raw_bits > 16))
     }
 }
 

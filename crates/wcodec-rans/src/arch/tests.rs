@@ -181,7 +181,10 @@ impl Case {
 
     /// Two strips of the superblocks without a gap, and the CRC-32 that their decoder gives.
     fn decode_summed(&self, isa: Isa) -> Result<(Vec<u8>, u32), RansError> {
-        let tables = self.tables.clone().with_isa(isa).unwrap();
+        self.decode_summed_by(&self.tables.clone().with_isa(isa).unwrap())
+    }
+
+    fn decode_summed_by(&self, tables: &DecodeTables) -> Result<(Vec<u8>, u32), RansError> {
         let width = self.shape.cols() * self.element_bytes;
         let row_stride = width * self.packed.len();
         let strip = row_stride * self.shape.rows();
@@ -204,6 +207,11 @@ impl Case {
         let scalar = self.decode(Isa::Scalar, false);
         let dense = self.decode_summed(Isa::Scalar);
         prop_assert!(self.decode_summed(isa) == dense, "other bytes or another CRC-32 than scalar");
+        #[cfg(target_arch = "x86_64")]
+        if let (Isa::Avx2, Some(token)) = (isa, super::avx2::Avx2::new()) {
+            let tables = self.tables.clone().with_backend(super::Backend::Avx2(token.narrow()));
+            prop_assert!(self.decode_summed_by(&tables) == dense, "other bytes or another CRC-32 by 128 bits");
+        }
         if let Ok((bytes, crc)) = &dense {
             prop_assert_eq!(crc32fast::hash(bytes), *crc);
         }

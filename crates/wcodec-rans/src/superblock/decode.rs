@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use super::{Classes, PLAIN_STATES, Shape};
 use crate::LANES;
 use crate::alias::AliasTable;
-use crate::arch::{Backend, Done, Full, Isa, Plan, Registers};
+use crate::arch::{Backend, Done, Full, Isa, Plan, Registers, Slots};
 use crate::crc::{self, TargetSum};
 use crate::error::{RansError, Result};
 use crate::layout::HeadLayout;
@@ -90,6 +90,8 @@ pub struct DecodeTables {
     registers: Option<Box<Registers>>,
     /// K·2^P entries for the decoders that look a slot up; made when the first one does, since many tensors are never seen by one.
     entries: OnceLock<Vec<u32>>,
+    /// Likewise for those that look a slot up in its table.
+    slots: OnceLock<Box<Slots>>,
     backend: Backend,
 }
 
@@ -114,12 +116,13 @@ impl DecodeTables {
             alias: tables.tables().iter().map(AliasTable::new).collect(),
             registers: None,
             entries: OnceLock::new(),
+            slots: OnceLock::new(),
             backend: Backend::Scalar,
         }
         .with_backend(Backend::auto()))
     }
 
-    fn with_backend(mut self, backend: Backend) -> Self {
+    pub(crate) fn with_backend(mut self, backend: Backend) -> Self {
         self.backend = backend;
         self.registers = backend.registers(self.layout, &self.set, &self.alias).map(Box::new);
         self
@@ -177,6 +180,11 @@ impl DecodeTables {
         })
     }
 
+    /// See [`Slots`]. Made on the first call.
+    pub(crate) fn slots(&self) -> &Slots {
+        self.slots.get_or_init(|| Box::new(Slots::new(self.layout, &self.set, &self.alias)))
+    }
+
     /// See [`Registers`].
     pub(crate) fn registers(&self) -> Option<&Registers> {
         self.registers.as_deref()
@@ -203,8 +211,7 @@ impl DecodeTables {
 
     /// Decodes superblocks into one target. [`Target::low`] is not looked at; every job has its own.
     ///
-    /// Neighbours in `jobs` with equally many rows are decoded together where they are full and the instruction set
-    /// gains by it (AVX-512): each one's steps run while the others' wait. They may overlap in the target's
+    /// Neighbours in `jobs` with equally many rows are decoded together where they are full and there are vectors: each one's steps run while the others' wait. They may overlap in the target's
     /// rows (as superblocks side by side do), but no two should share an element.
     ///
     /// # Errors
@@ -214,7 +221,7 @@ impl DecodeTables {
     }
 
     /// Decodes superblocks that make up all of the target, no byte of it outside of them and none in two, and gives the CRC-32 (as in zip) of
-    /// its bytes. With AVX-512 that takes no second pass: rows are summed while they are in registers.
+    /// its bytes. With vectors that takes no second pass: rows are summed while they are in registers.
     ///
     /// # Errors
     /// As [`DecodeTables::decode_batch`], and [`RansError::BadArgument`] where the superblocks have not as many bytes as the target.
