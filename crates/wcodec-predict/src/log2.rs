@@ -12,11 +12,9 @@ pub(crate) const fn log2_floor(v: u64, bits: u32) -> u64 {
     let mut i = 0;
     while i < bits {
         x = (x * x) >> 31;
-        log <<= 1;
-        if x >> 32 != 0 {
-            x >>= 1;
-            log |= 1;
-        }
+        let bit = x >> 32;
+        x >>= bit;
+        log = (log << 1) | bit;
         i += 1;
     }
     log

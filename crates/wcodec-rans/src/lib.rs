@@ -26,6 +26,7 @@ pub mod bits;
 mod crc;
 mod error;
 pub mod freq;
+pub mod histograms;
 pub mod layout;
 pub mod plain;
 pub mod stats;

@@ -342,6 +342,25 @@ pub(crate) const PRODUCT_ROWS: usize = 8;
 const VECTOR_TABLE_BITS: u32 = 10;
 
 impl Backend {
+    /// The heads of a superblock's elements, row by row.
+    pub(crate) fn encode_heads(
+        self,
+        bytes: &[u8],
+        row_stride: usize,
+        element_bytes: usize,
+        layout: HeadLayout,
+        shape: Shape,
+        heads: &mut [u16],
+    ) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(token) if shape.cols() == LANES && layout.bytes() == 2 && matches!(element_bytes, 2 | 4) => {
+                token.encode_heads(bytes, row_stride, element_bytes, heads);
+            }
+            _ => self.heads_of(bytes, row_stride, shape.cols(), element_bytes, layout.bytes(), heads),
+        }
+    }
+
     /// Finds every element's slot, and which rows have [`PATCHED`] ones.
     pub(crate) fn encode_slots(
         self,

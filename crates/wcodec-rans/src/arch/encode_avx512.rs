@@ -17,6 +17,14 @@ use crate::superblock::{Classes, GROUP_ROWS, Shape};
 const VECTORS: usize = LANES / 16;
 
 impl Avx512 {
+    /// See [`super::Backend::encode_heads`]; of 64 columns of 2 or 4 bytes.
+    pub(crate) fn encode_heads(self, bytes: &[u8], row_stride: usize, element_bytes: usize, heads: &mut [u16]) {
+        // SAFETY: `self` exists only if the CPU has every feature that the functions are compiled for.
+        unsafe {
+            if element_bytes == 2 { heads_of_2(bytes, row_stride, heads) } else { heads_of_4(bytes, row_stride, heads) }
+        }
+    }
+
     /// See [`super::Backend::encode_slots`]; for 64 columns.
     pub(crate) fn encode_slots(self, tables: &EncodeTables, heads: &[u16], classes: Classes<'_>, lanes: &mut Lanes) {
         let out = (&mut *lanes.slots, &mut *lanes.patched);
@@ -64,6 +72,47 @@ impl Avx512 {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn heads_of_2(bytes: &[u8], row_stride: usize, heads: &mut [u16]) {
+    for (heads, row) in heads.as_chunks_mut::<LANES>().0.iter_mut().zip(bytes.chunks(row_stride)) {
+        // Not a copy of slices: the compiler would call a function for so few bytes.
+        let (low, high) =
+            (load_bytes(row[..64].try_into().expect("64")), load_bytes(row[64..128].try_into().expect("64")));
+        store_heads(heads, low, high);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn heads_of_4(bytes: &[u8], row_stride: usize, heads: &mut [u16]) {
+    const UPPER: [u16; 32] = {
+        let mut upper = [0; 32];
+        let mut i = 0;
+        while i < 32 {
+            upper[i] = 2 * i as u16 + 1;
+            i += 1;
+        }
+        upper
+    };
+    let upper = load_words(&UPPER);
+    for (heads, row) in heads.as_chunks_mut::<LANES>().0.iter_mut().zip(bytes.chunks(row_stride)) {
+        let at = |i: usize| row[i..i + 64].try_into().expect("64");
+        let low = _mm512_permutex2var_epi16(load_bytes(at(0)), upper, load_bytes(at(64)));
+        let high = _mm512_permutex2var_epi16(load_bytes(at(128)), upper, load_bytes(at(192)));
+        store_heads(heads, low, high);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_heads(heads: &mut [u16; LANES], low: __m512i, high: __m512i) {
+    let (first, second) = heads.split_at_mut(32);
+    // SAFETY: 64 writable bytes each.
+    unsafe {
+        _mm512_storeu_si512(first.as_mut_ptr().cast(), low);
+        _mm512_storeu_si512(second.as_mut_ptr().cast(), high);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
 fn slots_by_gathers(
     tables: &EncodeTables,
     heads: &[u16],
@@ -81,8 +130,12 @@ fn slots_by_gathers(
     for (lane, offset) in offsets.iter_mut().enumerate() {
         *offset = i32::from(classes.cols[column_of(lane)]) * tables.width as i32;
     }
-    let offsets: [__m512i; 4] =
-        std::array::from_fn(|v| load_signed((&offsets[16 * v..16 * v + 16]).try_into().expect("16")));
+    let offsets = [
+        load_signed((&offsets[..16]).try_into().expect("16")),
+        load_signed((&offsets[16..32]).try_into().expect("16")),
+        load_signed((&offsets[32..48]).try_into().expect("16")),
+        load_signed((&offsets[48..]).try_into().expect("16")),
+    ];
 
     let rows = heads.chunks_exact(LANES).zip(slots.chunks_exact_mut(LANES)).zip(classes.rows).zip(patched);
     for (((heads, slots), &class), patched) in rows {
@@ -142,22 +195,27 @@ fn slots_by_registers<const PAIRS: usize>(
         columns
     };
     let columns = load_bytes(&COLUMNS);
-    let offsets: [u8; LANES] = std::array::from_fn(|i| classes.cols[column_of(lane_at(i))] as u8);
+    let mut offsets = [0u8; LANES];
+    offsets
+        .iter_mut()
+        .zip(&COLUMNS)
+        .for_each(|(offset, &column)| *offset = classes.cols[usize::from(column) / 2] as u8);
     let offsets = load_bytes(&offsets);
     let (bases, highs, shifts) =
         (load_bytes(&registers.base), load_bytes(&registers.high), load_bytes(&registers.shift));
 
     let rows = heads.chunks_exact(LANES).zip(slots.chunks_exact_mut(LANES)).zip(classes.rows).zip(patched);
     for (((heads, slots), &class), patched) in rows {
-        let values = [load_words(&heads[..32]), load_words(&heads[32..])].map(|heads| {
-            let value = _mm512_and_si512(_mm512_srl_epi16(heads, shift), mask);
-            let above = _mm512_min_epu16(_mm512_subs_epu16(value, below), widest);
+        // Loops, here and below: a closure that other functions call, such as `map`, would stay a call, and not keep vectors in registers.
+        let mut values = [load_words(&heads[..32]), load_words(&heads[32..])];
+        for value in &mut values {
+            *value = _mm512_and_si512(_mm512_srl_epi16(*value, shift), mask);
+            let zero = _mm512_testn_epi16_mask(*value, *value);
+            *value = _mm512_min_epu16(_mm512_subs_epu16(*value, below), widest);
             if registers.has_zero {
-                _mm512_mask_blend_epi16(_mm512_testn_epi16_mask(value, value), above, _mm512_set1_epi16(ZERO.into()))
-            } else {
-                above
+                *value = _mm512_mask_blend_epi16(zero, *value, _mm512_set1_epi16(ZERO.into()));
             }
-        });
+        }
         let u = _mm512_permutex2var_epi8(values[0], columns, values[1]);
         let sum = _mm512_adds_epi8(_mm512_set1_epi8(class as i8), offsets);
         let context = _mm512_min_epi8(_mm512_max_epi8(sum, _mm512_setzero_si512()), last_context);
@@ -171,22 +229,23 @@ fn slots_by_registers<const PAIRS: usize>(
         let upper = _mm512_movepi8_mask(entry);
         let high = _mm512_permutexvar_epi8(context, highs);
         let high = _mm512_test_epi8_mask(high, high);
-        let bytes: [__m512i; 4] = std::array::from_fn(|k| {
-            let pair = |i: usize| {
-                let at: &[u8; 128] = (&registers.bytes[k][128 * i..128 * i + 128]).try_into().expect("128");
-                let (low, high) = at.split_at(64);
-                let [low, high] = [low, high].map(|half| load_bytes(half.try_into().expect("64")));
-                _mm512_permutex2var_epi8(low, entry, high)
-            };
-            match PAIRS {
-                1 => pair(0),
-                2 => _mm512_mask_blend_epi8(upper, pair(0), pair(1)),
-                _ => {
-                    let low = _mm512_mask_blend_epi8(upper, pair(0), pair(1));
-                    _mm512_mask_blend_epi8(high, low, _mm512_mask_blend_epi8(upper, pair(2), pair(3)))
-                }
+        let mut bytes = [_mm512_setzero_si512(); 4];
+        for (byte, table) in bytes.iter_mut().zip(&registers.bytes) {
+            let mut pairs = [_mm512_setzero_si512(); PAIRS];
+            for (pair, entries) in pairs.iter_mut().zip(table.chunks_exact(128)) {
+                let (low, high) = entries.split_at(64);
+                let (low, high) = (load_bytes(low.try_into().expect("64")), load_bytes(high.try_into().expect("64")));
+                *pair = _mm512_permutex2var_epi8(low, entry, high);
             }
-        });
+            *byte = match PAIRS {
+                1 => pairs[0],
+                2 => _mm512_mask_blend_epi8(upper, pairs[0], pairs[1]),
+                _ => {
+                    let low = _mm512_mask_blend_epi8(upper, pairs[0], pairs[1]);
+                    _mm512_mask_blend_epi8(high, low, _mm512_mask_blend_epi8(upper, pairs[2], pairs[3]))
+                }
+            };
+        }
         // Byte 3 is what the mark is in.
         *patched = _mm512_movepi8_mask(bytes[3]);
         let low = [_mm512_unpacklo_epi8(bytes[0], bytes[1]), _mm512_unpackhi_epi8(bytes[0], bytes[1])];
@@ -236,8 +295,10 @@ fn products(slots: &[u32]) -> ([f32; LANES], [u32; LANES]) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
 fn run(tables: &EncodeTables, slots: &[u32], words: &mut [u16], sheds: &mut [u64], states: &mut [u32; LANES]) {
-    let mut x: [__m512i; VECTORS] =
-        std::array::from_fn(|v| load((&states[16 * v..16 * v + 16]).try_into().expect("16")));
+    let mut x = [_mm512_setzero_si512(); VECTORS];
+    for (x, states) in x.iter_mut().zip(states.as_chunks().0) {
+        *x = load(states);
+    }
     let step = Step::new(tables);
     let mut places = [0u32; LANES];
     let rows = slots.chunks_exact(LANES).zip(words.chunks_exact_mut(LANES)).zip(sheds);
@@ -345,19 +406,19 @@ fn raw(layout: HeadLayout, heads: &[u16], halves: &mut [u32]) {
         for row in group.chunks_exact(LANES) {
             let shift = _mm_cvtsi32_si128(filled as i32);
             let back = _mm_cvtsi32_si128(16 - filled as i32);
-            let heads = [load_words(&row[..32]), load_words(&row[32..])];
-            let codes = heads.map(|h| {
+            let mut codes = [load_words(&row[..32]), load_words(&row[32..])];
+            for code in &mut codes {
                 let turned = match (layout.sign(), layout.bits()) {
-                    (false, _) => h,
-                    (true, 16) => _mm512_rol_epi32::<1>(h),
+                    (false, _) => *code,
+                    (true, 16) => _mm512_rol_epi32::<1>(*code),
                     // An 8-bit head has its sign in bit 7, and so has to give it to the other half.
                     (true, _) => {
-                        let sign = _mm512_rol_epi32::<16>(_mm512_srli_epi16::<7>(h));
-                        _mm512_or_si512(_mm512_slli_epi16::<1>(h), sign)
+                        let sign = _mm512_rol_epi32::<16>(_mm512_srli_epi16::<7>(*code));
+                        _mm512_or_si512(_mm512_slli_epi16::<1>(*code), sign)
                     }
                 };
-                _mm512_and_si512(turned, mask)
-            });
+                *code = _mm512_and_si512(turned, mask);
+            }
             for h in 0..2 {
                 pending[h] = _mm512_or_si512(pending[h], _mm512_sll_epi16(codes[h], shift));
             }
@@ -365,7 +426,7 @@ fn raw(layout: HeadLayout, heads: &[u16], halves: &mut [u32]) {
             if filled >= 16 {
                 put(&mut out, pending);
                 filled -= 16;
-                pending = codes.map(|c| _mm512_srl_epi16(c, back));
+                pending = [_mm512_srl_epi16(codes[0], back), _mm512_srl_epi16(codes[1], back)];
             }
         }
         if filled > 0 {

@@ -42,6 +42,9 @@ mod encode_avx512;
 mod encode_registers;
 #[cfg(target_arch = "x86_64")]
 mod fold;
+mod histograms;
+#[cfg(target_arch = "x86_64")]
+mod histograms_avx512;
 mod plan;
 mod registers;
 mod slots;

@@ -138,4 +138,26 @@ stamped! {
     fn product(counts: &[i16], lengths: &[i16]) -> i32 {
         counts.iter().zip(lengths).map(|(&n, &l)| i32::from(n) * i32::from(l)).sum()
     }
+
+    /// See [`crate::histograms::Histograms::add`].
+    fn add_line(counts: &[u8], kinds: &[i32], lowest: i32, bins: usize, starts: &[u32], sums: &mut [u32]) {
+        for (counts, &kind) in counts.chunks_exact(bins).zip(kinds) {
+            let sums = &mut sums[starts[(kind - lowest) as usize] as usize..][..bins];
+            for (sums, counts) in sums.as_chunks_mut::<32>().0.iter_mut().zip(counts.as_chunks::<32>().0) {
+                sums.iter_mut().zip(counts).for_each(|(sum, &n)| *sum += u32::from(n));
+            }
+        }
+    }
+
+    /// See [`crate::histograms::Histograms::costs`].
+    fn costs_by_bins(counts: &[u8], kinds: &[i32], lowest: i32, bins: usize, lengths: &[i16]) -> [i32; 3] {
+        let mut sums = [0; 3];
+        for (counts, &kind) in counts.chunks_exact(bins).zip(kinds) {
+            let lengths = &lengths[(kind - lowest) as usize * bins..][..3 * bins];
+            for (sum, lengths) in sums.iter_mut().zip(lengths.chunks_exact(bins)) {
+                *sum += counts.iter().zip(lengths).map(|(&n, &l)| i32::from(n) * i32::from(l)).sum::<i32>();
+            }
+        }
+        sums
+    }
 }

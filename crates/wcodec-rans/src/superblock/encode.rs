@@ -187,8 +187,7 @@ impl Encoder {
         }
         work.heads.resize(shape.elements(), 0);
         let Source { bytes, row_stride, element_bytes } = source;
-        let head_bytes = self.layout().bytes();
-        self.backend.heads_of(bytes, row_stride, shape.cols(), element_bytes, head_bytes, &mut work.heads);
+        self.backend.encode_heads(bytes, row_stride, element_bytes, self.layout(), shape, &mut work.heads);
         self.encode_heads(shape, classes, work, sink)
     }
 

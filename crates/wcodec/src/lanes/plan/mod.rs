@@ -1,12 +1,13 @@
 //! Choosing split, contexts and tables for a tensor.
 //!
 //! A weight is noise of a scale that its row and its column foretell. The plan gives every row and column a class and every class sum
-//! a table: first by mean log magnitude ([`scales`]), then by code length ([`classes`]; alternating: tables for the classes, classes for
+//! a table: first by mean log magnitude ([`scales`]), then by code length ([`fitter`]; alternating: tables for the classes, classes for
 //! the tables); then it compares splits and precisions ([`price`]). Large tensors are judged by a sample of rows; which rows, and so
 //! the plan, depends on the shape alone.
 
 mod classes;
 mod counts;
+mod fitter;
 mod price;
 mod scales;
 
@@ -15,8 +16,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 use wcodec_rans::{MAX_CONTEXTS, TableSet, stats};
 
-use self::classes::{Classes, Fitter, MOST_COUNTED};
+use self::classes::Classes;
 pub(crate) use self::counts::Counts;
+use self::fitter::{Fitter, MOST_COUNTED};
 use self::price::Pricing;
 pub(crate) use self::price::TableCosts;
 use self::scales::Scales;
