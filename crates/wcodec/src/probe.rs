@@ -27,14 +27,14 @@ impl Probe {
             for (at, word) in bytes.windows(WORD).step_by(element).enumerate() {
                 let word = u64::from_le_bytes(word.try_into().expect("a word"));
                 let place = &mut places[(word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize];
-                let before = usize::from(std::mem::replace(place, at as u16));
+                let before = std::mem::replace(place, at as u16);
                 seen += 1;
-                if before != usize::from(u16::MAX) && bytes[before * element..][..WORD] == word.to_le_bytes() {
-                    repeated += 1;
-                }
+                // No branches: nobody can foretell them.
+                let earlier = &bytes[usize::from(before.min(at as u16)) * element..][..WORD];
+                repeated += u32::from(before != u16::MAX) & u32::from(earlier == word.to_le_bytes());
             }
             for plane in 0..element {
-                bits += entropy(bytes.iter().skip(plane).step_by(element));
+                bits += entropy(&bytes[plane..], element);
             }
             elements += window / element;
         }
@@ -51,15 +51,18 @@ impl Probe {
     }
 }
 
-/// Bits of bytes by their frequencies.
-fn entropy<'a>(bytes: impl ExactSizeIterator<Item = &'a u8>) -> f64 {
-    let total = bytes.len() as f64;
+/// Bits of every `step`-th byte by their frequencies.
+fn entropy(bytes: &[u8], step: usize) -> f64 {
     let mut counts = [[0u32; 256]; 2];
-    for (i, &byte) in bytes.enumerate() {
-        counts[i & 1][usize::from(byte)] += 1;
+    let [a, b] = &mut counts;
+    for pair in bytes.chunks(2 * step) {
+        a[usize::from(pair[0])] += 1;
+        if let Some(&other) = pair.get(step) {
+            b[usize::from(other)] += 1;
+        }
     }
-    let [a, b] = counts;
-    let used = a.iter().zip(&b).map(|(a, b)| f64::from(a + b)).filter(|&n| n > 0.0);
+    let total = bytes.len().div_ceil(step) as f64;
+    let used = a.iter().zip(&*b).map(|(a, b)| f64::from(a + b)).filter(|&n| n > 0.0);
     used.map(|n| n * (total / n).log2()).sum()
 }
 

@@ -220,17 +220,19 @@ fn prepare_frames(source: Source<'_>, options: &EncodeOptions, beat: u64) -> Res
         return Ok(wins.then_some(Prepared { coder: Coder::Zstd { params, level }, bytes }));
     }
     // At this level a few frames already tell near misses from wins; a full trial of a near miss costs more than all else.
-    if let Some(&(_, params)) = forms.first()
-        && trial(source, params, level, QUICK_FRAMES)? > beat
-    {
+    let Some(&(_, first)) = forms.first() else { return Ok(None) };
+    let first_bytes = trial(source, first, level, QUICK_FRAMES)?;
+    if first_bytes > beat {
         return Ok(None);
     }
-    if !forms.is_empty() {
+    let whole = source.data.len().div_ceil(first.frame as usize) <= QUICK_FRAMES;
+    // A tensor of one frame has no longer ones.
+    if source.data.len() > options.zstd_frame {
         forms.extend(planes.iter().map(|&p| (0, FrameParams::new(LONG_FRAME, p))));
     }
     let mut best: Option<Prepared> = None;
-    for (_, params) in forms {
-        let bytes = trial(source, params, level, usize::MAX)?;
+    for (i, (_, params)) in forms.into_iter().enumerate() {
+        let bytes = if i == 0 && whole { first_bytes } else { trial(source, params, level, usize::MAX)? };
         // Long frames come last and have to be worth it.
         if best.as_ref().is_none_or(|b| bytes < b.bytes - b.bytes / 32) {
             best = Some(Prepared { coder: Coder::Zstd { params, level }, bytes });

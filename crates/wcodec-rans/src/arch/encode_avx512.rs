@@ -74,6 +74,9 @@ impl Avx512 {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
 fn heads_of_2(bytes: &[u8], row_stride: usize, heads: &mut [u16]) {
     for (heads, row) in heads.as_chunks_mut::<LANES>().0.iter_mut().zip(bytes.chunks(row_stride)) {
+        // What the next superblock of the strip reads.
+        prefetch(row.as_ptr().wrapping_add(128));
+        prefetch(row.as_ptr().wrapping_add(192));
         // Not a copy of slices: the compiler would call a function for so few bytes.
         let (low, high) =
             (load_bytes(row[..64].try_into().expect("64")), load_bytes(row[64..128].try_into().expect("64")));
@@ -94,11 +97,22 @@ fn heads_of_4(bytes: &[u8], row_stride: usize, heads: &mut [u16]) {
     };
     let upper = load_words(&UPPER);
     for (heads, row) in heads.as_chunks_mut::<LANES>().0.iter_mut().zip(bytes.chunks(row_stride)) {
+        for i in [256, 320, 384, 448] {
+            prefetch(row.as_ptr().wrapping_add(i));
+        }
         let at = |i: usize| row[i..i + 64].try_into().expect("64");
         let low = _mm512_permutex2var_epi16(load_bytes(at(0)), upper, load_bytes(at(64)));
         let high = _mm512_permutex2var_epi16(load_bytes(at(128)), upper, load_bytes(at(192)));
         store_heads(heads, low, high);
     }
+}
+
+/// Asks for the bytes at any address, valid or not.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn prefetch(at: *const u8) {
+    // SAFETY: a prefetch reads nothing that a program could see, and never faults.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
 }
 
 #[inline]
@@ -345,28 +359,24 @@ impl Step {
 
     /// Which states shed a word, the quotients of what is left, and the places of the biases.
     ///
-    /// The quotient of state and frequency comes from floats: x is rounded to 24 bits, so is the reciprocal (14 bits and one Newton step,
-    /// error 2^-28 before rounding), so is their product: together less than 3.2·2^-24 of a quotient below 2^22, so truncation is off by
-    /// one at most, and the remainder tells which way. (x < freq·2^(32 − P) after shedding; P ≥ 10.)
+    /// The quotient of state and frequency comes from floats of 24 bits that are rounded down: the state to one, and their quotient. Either
+    /// takes less than 2^-23 of a quotient below 2^22, together less than one, so truncation gives it or one less, and the remainder
+    /// tells which. (x < freq·2^(32 − P) after shedding; P ≥ 10.)
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
     fn divide(&self, x: __m512i, slot: __m512i) -> (__mmask16, __m512i, __m512i) {
-        let (one, whole) = (_mm512_set1_ps(1.0), _mm512_set1_epi32(1));
+        const DOWN: i32 = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
         let freq = _mm512_and_si512(slot, _mm512_set1_epi32(0xfff));
         let begin = _mm512_and_si512(_mm512_srli_epi32::<12>(slot), _mm512_set1_epi32(0x7fff));
         let shed = _mm512_cmpge_epu32_mask(x, _mm512_sll_epi32(freq, self.limit_shift));
         let y = _mm512_mask_srli_epi32::<16>(x, shed, x);
 
-        let divisor = _mm512_cvtepi32_ps(freq);
-        let near = _mm512_rcp14_ps(divisor);
-        let reciprocal = _mm512_fmadd_ps(near, _mm512_fnmadd_ps(divisor, near, one), near);
-        let q = _mm512_cvttps_epi32(_mm512_mul_ps(_mm512_cvtepu32_ps(y), reciprocal));
+        let quotient = _mm512_div_round_ps::<DOWN>(_mm512_cvt_roundepu32_ps::<DOWN>(y), _mm512_cvtepi32_ps(freq));
+        let q = _mm512_cvttps_epi32(quotient);
         let rest = _mm512_sub_epi32(y, _mm512_mullo_epi32(q, freq));
-        let (high, low) = (_mm512_cmpge_epi32_mask(rest, freq), _mm512_movepi32_mask(rest));
-        let q = _mm512_mask_add_epi32(q, high, q, whole);
-        let q = _mm512_mask_sub_epi32(q, low, q, whole);
+        let high = _mm512_cmpge_epu32_mask(rest, freq);
+        let q = _mm512_mask_add_epi32(q, high, q, _mm512_set1_epi32(1));
         let rest = _mm512_mask_sub_epi32(rest, high, rest, freq);
-        let rest = _mm512_mask_add_epi32(rest, low, rest, freq);
         (shed, q, _mm512_min_epu32(_mm512_add_epi32(begin, rest), self.last_place))
     }
 }
