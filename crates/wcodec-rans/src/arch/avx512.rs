@@ -1,10 +1,9 @@
 //! AVX-512, in two forms that share all but the step.
 //!
 //! *Registers*: states are split into halves, 32 lanes to a vector (even columns, odd columns), and buckets are looked up by byte
-//! permutations: six look-ups per half row of one to four permutations of 128 entries each. Two superblocks go together, table by
-//! table: that hides the chain state → bucket → alias → frequency → multiply → words, and loads every vector of a table once for both.
-//! Four together lack registers and are slower. Alphabets of up to 64 symbols have this step in assembly (`step`), the others in
-//! intrinsics (`look_up`).
+//! permutations, those of two superblocks in one vector: six look-ups of one to four permutations of 128 entries each for 64 lanes. Four
+//! superblocks go together, since the chain state → bucket → alias → frequency → multiply → words is as long as four steps take. The
+//! step is assembly (`step`), around it are intrinsics (`look_up`).
 //!
 //! *Gather*: states are four vectors of sixteen, lanes 0–15, 16–31 (even columns), 32–47, 48–63 (odd columns), and a slot's entry
 //! is gathered from 2^P. A row takes some 80 vector instructions and four gathers worth about 12 cycles each, more where the
@@ -21,8 +20,8 @@ mod look_up;
 mod step;
 mod vectors;
 
-use self::join::join;
-use self::look_up::LookUp;
+use self::join::{Rows, join};
+use self::look_up::{Contexts, DistanceRow, LookUp, PairContext};
 use self::vectors::{ORDERS, load, load_words, quarters, select, store, store_words};
 use super::plan::{Done, Full, Output, Plan};
 use crate::superblock::{DecodeTables, GROUP_ROWS, Job, MAX_ROWS, PATCH_BYTES, Target};
@@ -96,6 +95,11 @@ struct Constants {
     spread: [__m512i; 2],
     /// Byte indices that bring the bytes of an 8-bit value word into column order.
     columns: __m512i,
+    /// From distances to values in 16-bit heads: the coded field's place, and [`super::Registers::base`] in it.
+    shift: __m128i,
+    base: __m512i,
+    /// As [`super::Registers::zero`].
+    zero: bool,
 }
 
 #[inline]
@@ -128,10 +132,13 @@ fn constants(tables: &DecodeTables, plan: &Plan) -> Constants {
         sign_mask: fill(if layout.sign() { 0x8080_8080 } else { 0 }),
         spread: [load(&ORDERS.spread[0]), load(&ORDERS.spread[1])],
         columns: load(&ORDERS.columns),
+        shift: _mm_cvtsi32_si128(shift),
+        base: _mm512_set1_epi16(tables.registers().map_or(0, |r| r.base << shift) as i16),
+        zero: tables.registers().is_some_and(|r| r.zero),
     }
 }
 
-/// Picks the loop for these tables and this size of heads.
+/// Picks the loop for these tables.
 #[target_feature(
     enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
 )]
@@ -141,72 +148,63 @@ fn decode<const N: usize>(
     blocks: &[Full<'_>; N],
     target: &mut Target<'_>,
 ) -> Option<[Done; N]> {
-    match tables.registers() {
-        None => by_size::<N, 0, false>(tables, plan, blocks, target),
-        Some(r) => match (r.vectors, r.wide) {
-            (2, false) => by_size::<N, 2, false>(tables, plan, blocks, target),
-            (4, false) => by_size::<N, 4, false>(tables, plan, blocks, target),
-            (6, false) => by_size::<N, 6, false>(tables, plan, blocks, target),
-            (_, false) => by_size::<N, 8, false>(tables, plan, blocks, target),
-            (4, true) => by_size::<N, 4, true>(tables, plan, blocks, target),
-            (_, true) => by_size::<N, 8, true>(tables, plan, blocks, target),
-        },
+    let Some(registers) = tables.registers() else {
+        return if plan.output.narrow() {
+            gathered::<N, true>(tables, plan, blocks, target)
+        } else {
+            gathered::<N, false>(tables, plan, blocks, target)
+        };
+    };
+    match registers.vectors {
+        2 => looked_up::<N, 2>(tables, plan, blocks, target),
+        4 => looked_up::<N, 4>(tables, plan, blocks, target),
+        6 => looked_up::<N, 6>(tables, plan, blocks, target),
+        _ => looked_up::<N, 8>(tables, plan, blocks, target),
     }
 }
-
-#[inline]
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
-)]
-fn by_size<const N: usize, const VECTORS: usize, const WIDE: bool>(
-    tables: &DecodeTables,
-    plan: &Plan,
-    blocks: &[Full<'_>; N],
-    target: &mut Target<'_>,
-) -> Option<[Done; N]> {
-    if plan.output.narrow() {
-        superblocks::<N, VECTORS, WIDE, true>(tables, plan, blocks, target)
-    } else {
-        superblocks::<N, VECTORS, WIDE, false>(tables, plan, blocks, target)
-    }
-}
-
-/// Instead of a number of vectors: no byte tables.
-const GATHER: usize = 0;
 
 /// A superblock's value words, row by row.
 type Values = [MaybeUninit<[__m512i; 2]>; MAX_ROWS];
 
+/// Decodes superblocks by gathers, one after the other: the chains of more would not hide more.
 #[target_feature(
     enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
 )]
-fn superblocks<const N: usize, const VECTORS: usize, const WIDE: bool, const NARROW: bool>(
+fn gathered<const N: usize, const NARROW: bool>(
     tables: &DecodeTables,
     plan: &Plan,
     blocks: &[Full<'_>; N],
     target: &mut Target<'_>,
 ) -> Option<[Done; N]> {
     let c = constants(tables, plan);
+    let mut done = [Done { patches: None, sum: None }; N];
+    for (blocks, done) in blocks.chunks(2).zip(done.chunks_mut(2)) {
+        match blocks.as_array::<2>() {
+            Some(blocks) => done.copy_from_slice(&gather::<2, NARROW>(&c, tables, plan, blocks, target)?),
+            None => done.copy_from_slice(&gather::<1, NARROW>(&c, tables, plan, blocks.first_chunk()?, target)?),
+        }
+    }
+    Some(done)
+}
+
+#[inline(never)]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
+fn gather<const N: usize, const NARROW: bool>(
+    c: &Constants,
+    tables: &DecodeTables,
+    plan: &Plan,
+    blocks: &[Full<'_>; N],
+    target: &mut Target<'_>,
+) -> Option<[Done; N]> {
     let mut states = [[_mm512_setzero_si512(); 4]; N];
     for b in 0..N {
         states[b] = first_states(&blocks[b])?;
     }
     let mut positions = [0usize; N];
     let mut values: [Values; N] = [[MaybeUninit::uninit(); MAX_ROWS]; N];
-    if VECTORS == GATHER {
-        gather::gather_rows::<N, NARROW>(&c, tables, plan, blocks, &mut states, &mut positions, &mut values, target);
-    } else {
-        let t = LookUp::new(tables.registers()?, plan, tables.table_bits());
-        look_up::register_rows::<N, VECTORS, WIDE, NARROW>(
-            &t,
-            plan,
-            blocks,
-            &mut states,
-            &mut positions,
-            &mut values,
-            target,
-        );
-    }
+    gather::gather_rows::<N, NARROW>(c, tables, plan, blocks, &mut states, &mut positions, &mut values, target);
     let mut done = [Done { patches: None, sum: None }; N];
     for b in 0..N {
         let (block, values) = (&blocks[b], &mut values[b]);
@@ -215,31 +213,147 @@ fn superblocks<const N: usize, const VECTORS: usize, const WIDE: bool, const NAR
         if c.wide && block.patches > 0 {
             done[b].patches = Some(positions[b]);
         } else {
-            patch::<NARROW>(block, plan, positions[b], values)?;
+            patch::<NARROW>(&Patches::new(block, plan, positions[b])?, values);
         }
-        let sum = join(&c, plan, block, values, &tails, target);
+        let sum = join(c, plan, block, Rows::Words(values), &tails, target);
         done[b].sum = sum.filter(|_| done[b].patches.is_none());
     }
     Some(done)
 }
 
-/// Puts patched values in their places among the value words; `None` if one has no place, or the stream does not end behind them.
+/// Decodes superblocks by byte permutations: four together, or two, or one beside itself.
 #[target_feature(
     enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
 )]
-fn patch<const NARROW: bool>(block: &Full<'_>, plan: &Plan, position: usize, values: &mut Values) -> Option<()> {
-    let end = position + PATCH_BYTES * usize::from(block.patches);
-    if end.next_multiple_of(4) != block.stream.len() {
-        return None;
+fn looked_up<const N: usize, const V: usize>(
+    tables: &DecodeTables,
+    plan: &Plan,
+    blocks: &[Full<'_>; N],
+    target: &mut Target<'_>,
+) -> Option<[Done; N]> {
+    let mut done = [Done { patches: None, sum: None }; N];
+    let mut pairs = [[&blocks[0]; 2]; 2];
+    blocks.iter().enumerate().for_each(|(b, block)| pairs[b / 2][b % 2] = block);
+    if N == 1 {
+        pairs[0][1] = &blocks[0];
     }
-    for patch in block.stream[position..end].as_chunks::<PATCH_BYTES>().0 {
-        let [p0, p1, v0, v1] = *patch;
-        let (at, value) = (usize::from(u16::from_le_bytes([p0, p1])), u16::from_le_bytes([v0, v1]));
-        let (row, col) = (at / LANES, at % LANES);
-        if row >= plan.rows || u32::from(value) >> plan.layout.coded_bits() != 0 {
+    // Buffers for the usual height, or for the greatest.
+    match (N > 2, plan.rows <= USUAL_ROWS) {
+        (false, true) => look_up_pairs::<1, V, USUAL_ROWS>(tables, plan, &[pairs[0]], N, &mut done, target),
+        (false, false) => look_up_pairs::<1, V, MAX_ROWS>(tables, plan, &[pairs[0]], N, &mut done, target),
+        (true, true) => look_up_pairs::<2, V, USUAL_ROWS>(tables, plan, &pairs, N, &mut done, target),
+        (true, false) => look_up_pairs::<2, V, MAX_ROWS>(tables, plan, &pairs, N, &mut done, target),
+    }?;
+    Some(done)
+}
+
+/// Rows of most superblocks.
+const USUAL_ROWS: usize = 64;
+
+/// As [`looked_up`] (whose caller is not to clear the stack for the largest buffers), for the first `count` superblocks of PAIRS pairs, of at most ROWS rows.
+#[inline(never)]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
+fn look_up_pairs<const PAIRS: usize, const V: usize, const ROWS: usize>(
+    tables: &DecodeTables,
+    plan: &Plan,
+    blocks: &[[&Full<'_>; 2]; PAIRS],
+    count: usize,
+    done: &mut [Done],
+    target: &mut Target<'_>,
+) -> Option<()> {
+    let t = LookUp::new(tables.registers()?, tables.table_bits(), tables.contexts());
+    let mut states = [[[_mm512_setzero_si512(); 4]; 2]; PAIRS];
+    let mut positions = [[0usize; 2]; PAIRS];
+    let mut distances = [[DistanceRow::uninit(); ROWS]; PAIRS];
+    let mut contexts = [[PairContext::uninit(); ROWS]; PAIRS];
+    let mut of_row = [[0u16; ROWS]; PAIRS];
+    let mut parts = contexts.iter_mut().zip(&mut of_row);
+    let mut contexts: [Contexts<'_>; PAIRS] = std::array::from_fn(|_| {
+        let (all, of_row) = parts.next().expect("as many");
+        Contexts { all, of_row: &mut of_row[..plan.rows] }
+    });
+    for p in 0..PAIRS {
+        for b in 0..2 {
+            states[p][b] = first_states(blocks[p][b])?;
+        }
+        contexts[p].fill(&t, blocks[p]);
+    }
+    let mut parts = distances.iter_mut();
+    let mut distances: [&mut [DistanceRow]; PAIRS] =
+        std::array::from_fn(|_| parts.next().expect("as many").as_mut_slice());
+    look_up::symbol_rows::<PAIRS, V>(&t, plan, blocks, &contexts, &mut states, &mut positions, &mut distances, target);
+    let c = constants(tables, plan);
+    for (b, done) in done.iter_mut().enumerate().take(count) {
+        let (p, b) = (b / 2, b % 2);
+        let block = blocks[p][b];
+        let tails = carried(&states[p][b], block, plan, &mut positions[p][b])?;
+        let patches = Patches::new(block, plan, positions[p][b])?;
+        done.sum = join(&c, plan, block, Rows::Distances(distances[p], b, &patches), &tails, target);
+    }
+    Some(())
+}
+
+/// The patches of a superblock.
+struct Patches<'a> {
+    patches: &'a [[u8; PATCH_BYTES]],
+    /// Shift of values to their places.
+    shift: u32,
+    /// A bit per row that has any.
+    rows: [u64; MAX_ROWS / 64],
+}
+
+impl<'a> Patches<'a> {
+    /// Those at `position` of the stream; `None` if one has no place, or the stream does not end behind them.
+    #[inline]
+    fn new(block: &Full<'a>, plan: &Plan, position: usize) -> Option<Self> {
+        let end = position + PATCH_BYTES * usize::from(block.patches);
+        if end.next_multiple_of(4) != block.stream.len() {
             return None;
         }
-        let value = value << plan.layout.shift();
+        let (patches, shift) = (block.stream[position..end].as_chunks().0, plan.layout.shift());
+        let mut it = Self { patches, shift, rows: [0; MAX_ROWS / 64] };
+        for patch in patches {
+            let (row, _, value) = it.parts(*patch);
+            if row >= plan.rows
+                || u32::from(value >> shift) >> plan.layout.coded_bits() != 0
+                || patch[2..] != (value >> shift).to_le_bytes()
+            {
+                return None;
+            }
+            it.rows[row / 64] |= 1 << (row % 64);
+        }
+        Some(it)
+    }
+
+    /// Row, column, and the value in its place.
+    fn parts(&self, [p0, p1, v0, v1]: [u8; PATCH_BYTES]) -> (usize, usize, u16) {
+        let at = usize::from(u16::from_le_bytes([p0, p1]));
+        (at / LANES, at % LANES, u16::from_le_bytes([v0, v1]) << self.shift)
+    }
+
+    fn all(&self) -> impl Iterator<Item = (usize, usize, u16)> {
+        self.patches.iter().map(|patch| self.parts(*patch))
+    }
+
+    #[inline]
+    fn in_row(&self, row: usize) -> bool {
+        (self.rows[row / 64] >> (row % 64)) & 1 == 1
+    }
+
+    /// Column and value of every patch in `row`.
+    fn of_row(&self, row: usize) -> impl Iterator<Item = (usize, u16)> {
+        self.all().filter(move |p| p.0 == row).map(|(_, col, value)| (col, value))
+    }
+}
+
+/// Puts patched values in their places among the value words.
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
+fn patch<const NARROW: bool>(patches: &Patches<'_>, values: &mut Values) {
+    for (row, col, value) in patches.all() {
         // SAFETY: every row has been written.
         let row = unsafe { values[row].assume_init_mut() };
         if NARROW {
@@ -254,7 +368,6 @@ fn patch<const NARROW: bool>(block: &Full<'_>, plan: &Plan, position: usize, val
             row[col / 32] = load_words(&words);
         }
     }
-    Some(())
 }
 
 /// Asks for the lines that storing `row` will want, for its share of the raw field, and for words further on. Rows of a wide tensor
@@ -263,7 +376,7 @@ fn patch<const NARROW: bool>(block: &Full<'_>, plan: &Plan, position: usize, val
 #[target_feature(
     enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
 )]
-fn prefetch(plan: &Plan, block: &Full<'_>, row: usize, position: usize, target: &Target<'_>) {
+fn prefetch(plan: &Plan, block: &Full<'_>, row: usize, stream: *const u8, target: &Target<'_>) {
     let lines = match plan.output {
         Output::Bytes => 1,
         Output::Words => 2,
@@ -282,7 +395,7 @@ fn prefetch(plan: &Plan, block: &Full<'_>, row: usize, position: usize, target: 
         _mm_prefetch::<_MM_HINT_T0>(low.wrapping_add(64).cast());
     }
     let raw = block.raw.as_ptr().wrapping_add(128 * plan.raw_bits * row / GROUP_ROWS);
-    for ahead in [raw, block.stream.as_ptr().wrapping_add(position + 768)] {
+    for ahead in [raw, stream.wrapping_add(768)] {
         _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
     }
 }

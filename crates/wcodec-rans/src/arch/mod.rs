@@ -163,9 +163,13 @@ impl Backend {
         crate::crc::squares(n).fold(crate::crc::ONE, |product, square| self.multiply(product, square))
     }
 
-    /// How many superblocks decode fastest together: 1 or 2.
+    /// How many superblocks decode fastest together: 1, 2 or 4.
     pub(crate) fn together(self) -> usize {
-        if self.isa() == Isa::Scalar { 1 } else { 2 }
+        match self.isa() {
+            Isa::Avx512 => 4,
+            Isa::Scalar => 1,
+            _ => 2,
+        }
     }
 
     /// Asks for what a decoder of `job` will read first, while others are decoded: behind the last superblock's bytes, no hardware

@@ -253,21 +253,26 @@ impl DecodeTables {
         let mut rest = jobs;
         while let [first, ..] = rest {
             self.check(first, target)?;
-            let done = match self.backend.together() {
-                2 => self.decode_together::<2>(rest, target, sums)?,
-                _ => None,
-            };
-            let count = match done {
-                Some(sums) => {
-                    rest.iter().zip(sums).for_each(|(job, sum)| each(job, target, sum));
-                    2
-                }
-                None => {
-                    let sum = self.decode_one(first, target, sums)?;
-                    each(first, target, sum);
-                    1
-                }
-            };
+            let together = self.backend.together();
+            let mut count = 0;
+            if together >= 4
+                && let Some(sums) = self.decode_together::<4>(rest, target, sums)?
+            {
+                rest.iter().zip(sums).for_each(|(job, sum)| each(job, target, sum));
+                count = 4;
+            }
+            if count == 0
+                && together >= 2
+                && let Some(sums) = self.decode_together::<2>(rest, target, sums)?
+            {
+                rest.iter().zip(sums).for_each(|(job, sum)| each(job, target, sum));
+                count = 2;
+            }
+            if count == 0 {
+                let sum = self.decode_one(first, target, sums)?;
+                each(first, target, sum);
+                count = 1;
+            }
             rest = &rest[count..];
         }
         Ok(())

@@ -41,7 +41,7 @@ pub(super) fn gather_rows<const N: usize, const NARROW: bool>(
                 gather_step::<NARROW, true>(c, entries, &mut x[b], &cols[b], class, stream, position)
             };
             values[b][i].write(row);
-            prefetch(plan, &blocks[b], i, at[b], target);
+            prefetch(plan, &blocks[b], i, stream.as_ptr().wrapping_add(at[b]), target);
         });
     }
     (*states, *positions) = (x, at);

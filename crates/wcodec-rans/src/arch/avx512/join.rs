@@ -1,17 +1,27 @@
 //! Joining value words with raw codes, and writing heads.
-#![expect(unsafe_code, reason = "rows of values that are known to be written")]
+#![expect(unsafe_code, reason = "rows of values that are known to be written, and loads of parts of them")]
 
 use std::arch::x86_64::*;
 
 use super::super::plan::{BYTES, FUSED, Full, Output, Plan, SCATTERED_BYTES, SCATTERED_WORDS, WORDS, narrow, scatter};
-use super::vectors::{load, select, store};
-use super::{Constants, Values, fold};
+use super::look_up::DistanceRow;
+use super::vectors::{load, load_words, select, store, store_words};
+use super::{Constants, Patches, Values, fold};
 use crate::superblock::{GROUP_ROWS, Target};
 
 /// Instead of a number of raw bits: whatever the plan says, and any number of rows.
 const ANY_BITS: usize = usize::MAX;
 
-/// Joins all rows of value words with their raw codes and writes them; gives the sum of the bytes ([`crate::crc`]) if the plan asks for
+/// Rows of values as either kind of step leaves them.
+#[derive(Clone, Copy)]
+pub(super) enum Rows<'a> {
+    /// Value words.
+    Words(&'a Values),
+    /// Distances of values, of this one of two superblocks.
+    Distances(&'a [DistanceRow], usize, &'a Patches<'a>),
+}
+
+/// Joins all rows of values with their raw codes and writes them; gives the sum of the bytes ([`crate::crc`]) if the plan asks for
 /// it and all bytes of the elements are written.
 #[target_feature(
     enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
@@ -20,7 +30,7 @@ pub(super) fn join(
     c: &Constants,
     plan: &Plan,
     block: &Full<'_>,
-    values: &Values,
+    values: Rows<'_>,
     tails: &[[__m512i; 2]; 2],
     target: &mut Target<'_>,
 ) -> Option<u32> {
@@ -41,7 +51,7 @@ fn by_bits<const OUT: u8, const L: usize>(
     c: &Constants,
     plan: &Plan,
     block: &Full<'_>,
-    values: &Values,
+    values: Rows<'_>,
     tails: &[[__m512i; 2]; 2],
     target: &mut Target<'_>,
 ) -> Option<u32> {
@@ -58,6 +68,46 @@ fn by_bits<const OUT: u8, const L: usize>(
     }
 }
 
+/// The values of a row in their places in heads, in the order of columns: 32 and 32 of 16 bits, or 64 of 8 bits. A macro, since it is to be
+/// inlined into every loop. All rows must have been written.
+macro_rules! value_row {
+    ($c:ident, $rows:ident, $i:expr) => {
+        match $rows {
+            Rows::Words(words) => {
+                // SAFETY: as above.
+                let mut words = unsafe { words[$i].assume_init() };
+                if narrow(OUT) {
+                    words[0] = _mm512_permutexvar_epi8($c.columns, words[0]);
+                }
+                if $c.wide { words.map(|v| _mm512_and_si512(v, $c.value_mask)) } else { words }
+            }
+            Rows::Distances(distances, side, patches) => {
+                // SAFETY: as above.
+                let distances = unsafe { &distances[$i].assume_init_ref()[side] };
+                let mut words = if narrow(OUT) {
+                    [load(distances), _mm512_setzero_si512()]
+                } else {
+                    let (halves, _) = distances.as_chunks::<32>();
+                    [0, 1].map(|h| {
+                        // SAFETY: 32 readable bytes; the load needs no alignment.
+                        let half = unsafe { _mm256_loadu_si256(halves[h].as_ptr().cast()) };
+                        let word = _mm512_sll_epi16(_mm512_cvtepu8_epi16(half), $c.shift);
+                        if $c.zero {
+                            _mm512_mask_add_epi16(word, _mm512_test_epi16_mask(word, word), word, $c.base)
+                        } else {
+                            _mm512_add_epi16(word, $c.base)
+                        }
+                    })
+                };
+                if patches.in_row($i) {
+                    words = patch::<OUT>(words, patches, $i);
+                }
+                words
+            }
+        }
+    };
+}
+
 /// Rows of L vectors. With BITS known, all positions in a group of rows are. With SUM, sums all bytes.
 #[target_feature(
     enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
@@ -66,7 +116,7 @@ fn rows<const OUT: u8, const L: usize, const BITS: usize, const SUM: bool>(
     c: &Constants,
     plan: &Plan,
     block: &Full<'_>,
-    values: &Values,
+    values: Rows<'_>,
     tails: &[[__m512i; 2]; 2],
     target: &mut Target<'_>,
 ) -> Option<u32> {
@@ -88,8 +138,7 @@ fn rows<const OUT: u8, const L: usize, const BITS: usize, const SUM: bool>(
                 } else {
                     join_codes::<OUT>(c, words(k), words(k + 1), bit)
                 };
-                // SAFETY: all rows have been written.
-                let values = unsafe { values[group + i].assume_init() };
+                let values = value_row!(c, values, group + i);
                 let row = join_row::<OUT, L>(c, values, codes, block, group + i);
                 if SUM {
                     for (sum, row) in sums.iter_mut().zip(&row) {
@@ -111,8 +160,7 @@ fn rows<const OUT: u8, const L: usize, const BITS: usize, const SUM: bool>(
                     join_codes::<OUT>(c, words(k), words(k + 1), bit)
                 }
             };
-            // SAFETY: all rows have been written.
-            let values = unsafe { values[group + i].assume_init() };
+            let values = value_row!(c, values, group + i);
             let row = join_row::<OUT, L>(c, values, codes, block, group + i);
             if SUM {
                 for (sum, row) in sums.iter_mut().zip(&row) {
@@ -123,6 +171,29 @@ fn rows<const OUT: u8, const L: usize, const BITS: usize, const SUM: bool>(
         }
     }
     (SUM && plan.sums.is_some()).then(|| fold::remainder(&sums))
+}
+
+/// A row's values after its patches.
+#[cold]
+#[inline(never)]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
+fn patch<const OUT: u8>(mut words: [__m512i; 2], patches: &Patches<'_>, row: usize) -> [__m512i; 2] {
+    for (col, value) in patches.of_row(row) {
+        if narrow(OUT) {
+            let mut bytes = [0; 64];
+            store(words[0], &mut bytes);
+            bytes[col] = value as u8;
+            words[0] = load(&bytes);
+        } else {
+            let mut halfwords = [0; 32];
+            store_words(words[col / 32], &mut halfwords);
+            halfwords[col % 32] = value;
+            words[col / 32] = load_words(&halfwords);
+        }
+    }
+    words
 }
 
 /// Raw codes that begin at `bit` of a halfword and end in it, where the head wants them; 8-bit heads want them at bit 0
@@ -160,20 +231,17 @@ fn join_codes<const OUT: u8>(c: &Constants, first: [__m512i; 2], last: [__m512i;
 )]
 fn join_row<const OUT: u8, const L: usize>(
     c: &Constants,
-    mut values: [__m512i; 2],
+    values: [__m512i; 2],
     codes: [__m512i; 2],
     block: &Full<'_>,
     row: usize,
 ) -> [__m512i; L] {
     let mut vectors = [_mm512_setzero_si512(); L];
-    if c.wide {
-        values = values.map(|v| _mm512_and_si512(v, c.value_mask));
-    }
     if narrow(OUT) {
         let codes = select(_mm512_set1_epi32(0x00ff_00ff), codes[0], _mm512_slli_epi32::<8>(codes[1]));
         let signs = _mm512_rol_epi32::<23>(codes);
         let raw = select(c.sign_mask, signs, _mm512_rorv_epi32(codes, c.raw_turn));
-        vectors[0] = _mm512_permutexvar_epi8(c.columns, select(c.coded_mask, values[0], raw));
+        vectors[0] = select(c.coded_mask, values[0], _mm512_permutexvar_epi8(c.columns, raw));
         return vectors;
     }
     let heads = [select(c.coded_mask, values[0], codes[0]), select(c.coded_mask, values[1], codes[1])];

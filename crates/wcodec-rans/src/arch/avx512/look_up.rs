@@ -1,277 +1,48 @@
-//! Rows by byte permutations: states in halves, 32 lanes to a vector, buckets looked up in [`Registers`].
-//!
-//! Two superblocks with alphabets of up to 64 symbols go by the assembly of [`super::step`], which is this file's step, scheduled by hand.
-#![expect(unsafe_code, reason = "a vector load, and steps that read ahead")]
+//! Rows by byte permutations: buckets looked up in [`Registers`], four superblocks or two together.
+#![expect(unsafe_code, reason = "steps that read ahead, and what they write")]
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 use super::super::plan::{Full, Plan, ROW_WINDOW};
-use super::super::registers::{Registers, SUMS};
-use super::step::step_of_two;
-use super::vectors::{ORDERS, load, load_words, select, window};
-use super::{Values, prefetch};
+use super::super::registers::Registers;
+use super::prefetch;
+use super::step::{Places, States, back, both, front};
+use super::vectors::{ORDERS, load, load_words, store};
 use crate::superblock::Target;
 
-/// Runs `body` for the even and the odd columns of every superblock.
-macro_rules! halves {
-    ($n:ident, $b:ident, $h:ident, $body:expr) => {
-        each!($n, $b, {
-            {
-                let $h = 0;
-                $body;
-            }
-            {
-                let $h = 1;
-                $body;
-            }
-        })
-    };
+/// Distances ([`Registers::distances`], shifted) of one row of two superblocks.
+pub(super) type DistanceRow = MaybeUninit<[[u8; 64]; 2]>;
+
+/// What the classes of a row and of 32 columns each of two superblocks make of 64 lanes.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Context {
+    /// [`Registers::tables`].
+    pub(super) starts: [u8; 64],
+    /// [`Registers::shifts`].
+    pub(super) shifts: [u8; 64],
+    /// [`Registers::high_tables`], a bit for each.
+    pub(super) high: u64,
 }
 
-/// Looks the indexes of all halves up, each vector of the table loaded once.
-macro_rules! look_up {
-    ($n:ident, $table:expr, $index:ident, $tops:ident) => {{
-        let vectors = vectors::<VECTORS>($table);
-        let mut found = $index;
-        halves!($n, b, h, found[b][h] = pick::<VECTORS>(&vectors, $index[b][h], $tops[b][h]));
-        found
-    }};
-}
+/// Contexts of the even and of the odd columns.
+pub(super) type PairContext = MaybeUninit<[Context; 2]>;
 
-/// Decodes one symbol per lane and refills the states, halves of states in 16-bit lanes. Gives value words.
-///
-/// `sums` are the lanes' row plus column classes. With x = state, slot = x mod 2^P: bucket and place say symbol and bias as
-/// [`crate::alias`] explains; then freq·(x >> P) + bias in halves, with one carry. Table by table for all superblocks, since two loads
-/// a cycle would otherwise be the limit. A macro, since states must stay in registers and a function of two call sites is not inlined.
-macro_rules! register_step {
-    ($n:ident, $t:expr, $states:expr, $sums:expr, $streams:expr, $positions:expr, $careful:literal) => {{
-        /// The low bytes of all halfwords.
-        const LOW: u64 = 0x5555_5555_5555_5555;
-        let sums = $sums;
-        let (mut index, mut places, mut tops) = (sums, sums, [[[0u64; 2]; 2]; $n]);
-        halves!($n, b, h, {
-            let low = $states[b][h];
-            let own = _mm512_multishift_epi64_epi8($t.bucket_bits, low);
-            let start = _mm512_permutexvar_epi16(sums[b][h], $t.starts);
-            index[b][h] = select($t.bucket_mask, own, start);
-            if VECTORS > 2 {
-                tops[b][h][0] = _mm512_movepi8_mask(if WIDE { index[b][h] } else { start });
-            }
-            if VECTORS > 4 {
-                tops[b][h][1] = _mm512_movepi8_mask(_mm512_permutexvar_epi16(sums[b][h], $t.high_starts));
-            }
-            places[b][h] = _mm512_and_si512(_mm512_multishift_epi64_epi8($t.place_bits, low), $t.place_mask);
-        });
-        let divides = look_up!($n, &$t.tables.divide, index, tops);
-        let aliases = look_up!($n, &$t.tables.alias, index, tops);
-        let mut aliased = [[0u64; 2]; $n];
-        let mut symbols = index;
-        halves!($n, b, h, {
-            aliased[b][h] = _mm512_cmpge_epu8_mask(places[b][h], divides[b][h]);
-            symbols[b][h] = _mm512_mask_mov_epi8(index[b][h], aliased[b][h], aliases[b][h]);
-        });
-        let adjust_low = look_up!($n, &$t.tables.adjust[0], index, tops);
-        let adjust_high = look_up!($n, &$t.tables.adjust[1], index, tops);
-        if WIDE {
-            halves!($n, b, h, tops[b][h][0] = _mm512_movepi8_mask(symbols[b][h]));
-        }
-        let freq_low = look_up!($n, &$t.tables.freq[0], symbols, tops);
-        let freq_high = look_up!($n, &$t.tables.freq[1], symbols, tops);
-        let mut values = sums;
-        halves!($n, b, h, {
-            let adjust = _mm512_mask_mov_epi8(adjust_high[b][h], LOW, adjust_low[b][h]);
-            let place = _mm512_maskz_mov_epi8(LOW, places[b][h]);
-            let bias = _mm512_add_epi16(place, _mm512_maskz_mov_epi8(aliased[b][h], adjust));
-            let freq = _mm512_mask_mov_epi8(freq_high[b][h], LOW, freq_low[b][h]);
-            let (low, high) = ($states[b][h], $states[b][2 + h]);
-            let quotient = _mm512_shrdv_epi16(low, high, $t.table_bits);
-            let next_low = _mm512_add_epi16(_mm512_mullo_epi16(freq, quotient), bias);
-            let carry = _mm512_cmplt_epu16_mask(next_low, bias);
-            let next_high = _mm512_add_epi16(
-                _mm512_mulhi_epu16(freq, quotient),
-                _mm512_mullo_epi16(freq, _mm512_srlv_epi16(high, $t.table_bits)),
-            );
-            // Below 2^16: no high half, and no carry into it. Asked of both at once, since masks take long.
-            let short = _kandn_mask32(carry, _mm512_testn_epi16_mask(next_high, next_high));
-            let next_high = _mm512_mask_sub_epi16(next_high, carry, next_high, _mm512_set1_epi16(-1));
-            $states[b][2 + h] = _mm512_mask_mov_epi16(next_high, short, next_low);
-            $states[b][h] = _mm512_mask_expand_epi16(next_low, short, window::<$careful>($streams(b), $positions[b]));
-            $positions[b] += 2 * short.count_ones() as usize;
-
-            let symbol = symbols[b][h];
-            let value = if WIDE {
-                let (vectors, _) = $t.tables.distances.as_chunks::<64>();
-                let two = |k: usize| _mm512_permutex2var_epi8(load(&vectors[k]), symbol, load(&vectors[k + 1]));
-                let distance = _mm512_maskz_mov_epi8(LOW, _mm512_mask_mov_epi8(two(0), tops[b][h][0], two(2)));
-                _mm512_sll_epi16(_mm512_add_epi16(distance, $t.first), $t.shift)
-            } else {
-                _mm512_permutex2var_epi16($t.values[0], symbol, $t.values[1])
-            };
-            let nonzero = _mm512_test_epi16_mask(value, value);
-            let shift = _mm512_permutexvar_epi16(sums[b][h], $t.shifts);
-            values[b][h] = _mm512_mask_add_epi16(value, nonzero, value, shift);
-        });
-        each!($n, b, {
-            values[b] = ordered::<NARROW>($t, values[b]);
-        });
-        values
-    }};
-}
-
-/// Value words in the order of columns, from those of even and of odd ones.
-#[inline]
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
-)]
-fn ordered<const NARROW: bool>(t: &LookUp<'_>, [even, odd]: [__m512i; 2]) -> [__m512i; 2] {
-    if NARROW {
-        [_mm512_permutex2var_epi8(even, t.join[0], odd), _mm512_setzero_si512()]
-    } else {
-        [_mm512_permutex2var_epi16(even, t.join[0], odd), _mm512_permutex2var_epi16(even, t.join[1], odd)]
-    }
-}
-
-/// The vectors of a byte table of VECTORS.
-#[inline]
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
-)]
-fn vectors<const VECTORS: usize>(table: &[u8; 512]) -> [__m512i; 8] {
-    let (all, _) = table.as_chunks::<64>();
-    let mut vectors = [_mm512_setzero_si512(); 8];
-    for (vector, bytes) in vectors.iter_mut().zip(all).take(VECTORS) {
-        *vector = load(bytes);
-    }
-    vectors
-}
-
-/// Looks 8-bit indexes up in such a table; their bit 8 is in `tops[1]`, their bit 7 again in `tops[0]`.
-#[inline]
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
-)]
-fn pick<const VECTORS: usize>(vectors: &[__m512i; 8], index: __m512i, tops: [u64; 2]) -> __m512i {
-    let two = |k: usize| _mm512_permutex2var_epi8(vectors[k], index, vectors[k + 1]);
-    match VECTORS {
-        2 => two(0),
-        4 => _mm512_mask_mov_epi8(two(0), tops[0], two(2)),
-        _ => {
-            let low = _mm512_mask_mov_epi8(two(0), tops[0], two(2));
-            _mm512_mask_mov_epi8(low, tops[1], _mm512_mask_mov_epi8(two(4), tops[0], two(6)))
-        }
-    }
-}
-
-/// Decodes the symbols of all rows by [`register_step`].
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
-)]
-pub(super) fn register_rows<const N: usize, const VECTORS: usize, const WIDE: bool, const NARROW: bool>(
-    t: &LookUp<'_>,
-    plan: &Plan,
-    blocks: &[Full<'_>; N],
-    states: &mut [[__m512i; 4]; N],
-    positions: &mut [usize; N],
-    values: &mut [Values; N],
-    target: &Target<'_>,
-) {
-    let mut halves = [[_mm512_setzero_si512(); 4]; N];
-    let mut cols = [[_mm512_setzero_si512(); 2]; N];
-    let mut ordinary = true;
-    for b in 0..N {
-        halves[b] = split(&states[b]);
-        cols[b] = column_classes(&blocks[b]);
-        ordinary &= sums_fit(&blocks[b]);
-    }
-    let mut i = 0;
-    while i < plan.rows {
-        // Rows for which every stream has words enough, whatever they take.
-        let left = (0..N).map(|b| blocks[b].readable.len().saturating_sub(positions[b]) / ROW_WINDOW).min();
-        let rows = if ordinary { left.unwrap_or(0).min(plan.rows - i) } else { 0 };
-        let mut at = *positions;
-        for i in i..i + rows {
-            let mut sums = cols;
-            each!(N, b, {
-                let row = _mm512_set1_epi16(i16::from(blocks[b].rows[i]));
-                sums[b] = [_mm512_add_epi16(cols[b][0], row), _mm512_add_epi16(cols[b][1], row)];
-                prefetch(plan, &blocks[b], i, at[b], target);
-            });
-            let streams = |b: usize| blocks[b].readable;
-            let row = if N == 2 && !WIDE {
-                let mut row = sums;
-                // SAFETY: before every one of these rows all streams have the 128 bytes that it may take.
-                unsafe {
-                    step_of_two::<N, VECTORS, 0>(t, &mut halves, &sums, blocks, &mut at, &mut row);
-                    step_of_two::<N, VECTORS, 1>(t, &mut halves, &sums, blocks, &mut at, &mut row);
-                }
-                row.map(|row| ordered::<NARROW>(t, row))
-            } else {
-                register_step!(N, t, halves, sums, streams, at, false)
-            };
-            each!(N, b, {
-                values[b][i].write(row[b]);
-            });
-        }
-        *positions = at;
-        i += rows;
-        if i < plan.rows {
-            for b in 0..N {
-                let row = careful_row::<VECTORS, WIDE, NARROW>(t, &blocks[b], i, &mut halves[b], &mut positions[b]);
-                values[b][i].write(row);
-            }
-            i += 1;
-        }
-    }
-    for b in 0..N {
-        states[b] = unsplit(&halves[b]);
-    }
-}
-
-/// One row where the stream may end, or where sums of classes lie outside of [`SUMS`].
-#[inline(never)]
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
-)]
-fn careful_row<const VECTORS: usize, const WIDE: bool, const NARROW: bool>(
-    t: &LookUp<'_>,
-    block: &Full<'_>,
-    i: usize,
-    halves: &mut [__m512i; 4],
-    position: &mut usize,
-) -> [__m512i; 2] {
-    const ONE: usize = 1;
-    let row = _mm512_set1_epi16(i16::from(block.rows[i]));
-    let clamp = |sum| _mm512_min_epi16(_mm512_max_epi16(sum, t.lowest), t.highest);
-    let sums = column_classes(block).map(|col| clamp(_mm512_add_epi16(col, row)));
-    let (mut states, mut positions) = ([*halves], [*position]);
-    let streams = |_: usize| block.readable;
-    let [values] = register_step!(ONE, t, states, [sums], streams, positions, true);
-    [*halves] = states;
-    [*position] = positions;
-    values
+/// The contexts of the rows of two superblocks, each met once; and which of them a row has.
+pub(super) struct Contexts<'a> {
+    pub(super) all: &'a mut [PairContext],
+    pub(super) of_row: &'a mut [u16],
 }
 
 /// What the steps in registers need: the byte tables and vectors that no row changes.
 pub(super) struct LookUp<'a> {
     pub(super) tables: &'a Registers,
-    /// Of every halfword, the eight bits that begin with the bucket.
-    pub(super) bucket_bits: __m512i,
-    pub(super) bucket_mask: __m512i,
-    /// Of every halfword, the low eight bits, twice.
-    pub(super) place_bits: __m512i,
-    /// Bits of a place, in every byte.
+    pub(super) slot_mask: __m512i,
     pub(super) place_mask: __m512i,
-    starts: __m512i,
-    high_starts: __m512i,
-    shifts: __m512i,
-    pub(super) table_bits: __m512i,
-    values: [__m512i; 2],
-    first: __m512i,
-    lowest: __m512i,
-    highest: __m512i,
-    shift: __m128i,
-    /// Where the halves of a value word come from.
-    join: [__m512i; 2],
+    contexts: i16,
+    /// Distances of the first 64 symbols.
+    distances: __m512i,
 }
 
 impl<'a> LookUp<'a> {
@@ -279,41 +50,240 @@ impl<'a> LookUp<'a> {
     #[target_feature(
         enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
     )]
-    pub(super) fn new(tables: &'a Registers, plan: &Plan, table_bits: u32) -> Self {
-        let width_bits = table_bits - tables.bucket_bits;
+    pub(super) fn new(tables: &'a Registers, table_bits: u32, contexts: usize) -> Self {
+        let mask = |bits: u32| _mm512_set1_epi16(((1u32 << bits) - 1) as i16);
         Self {
             tables,
-            bucket_bits: _mm512_add_epi8(load(&ORDERS.bits), _mm512_set1_epi8(width_bits as i8)),
-            bucket_mask: _mm512_set1_epi8(((1u32 << tables.bucket_bits) - 1) as i8),
-            place_bits: load(&ORDERS.bits),
-            place_mask: _mm512_set1_epi8(((1u32 << width_bits) - 1) as i8),
-            starts: load_words(&tables.tables),
-            high_starts: load_words(&tables.high_tables),
-            shifts: load_words(&tables.shifts),
-            table_bits: _mm512_set1_epi16(table_bits as i16),
-            values: {
-                let (low, high) = tables.values.split_at(32);
-                [load_words(low.try_into().expect("32")), load_words(high.try_into().expect("32"))]
-            },
-            first: _mm512_set1_epi16(tables.first as i16),
-            lowest: _mm512_set1_epi16(*SUMS.start() as i16),
-            highest: _mm512_set1_epi16(*SUMS.end() as i16),
-            shift: _mm_cvtsi32_si128(plan.layout.shift() as i32),
-            join: if plan.output.narrow() {
-                [load(&ORDERS.quads), _mm512_setzero_si512()]
-            } else {
-                [load_words(&ORDERS.pairs[0]), load_words(&ORDERS.pairs[1])]
-            },
+            slot_mask: mask(table_bits),
+            place_mask: mask(table_bits - tables.bucket_bits),
+            contexts: contexts as i16,
+            distances: load(tables.distances.first_chunk().expect("256 bytes")),
         }
     }
 }
 
-/// Whether all sums of a row's and a column's class are among [`SUMS`].
-fn sums_fit(block: &Full<'_>) -> bool {
-    let ends = |sum: i32| SUMS.contains(&sum);
-    let (low, high) = block.rows.iter().fold((u8::MAX, 0), |(low, high), &c| (low.min(c), high.max(c)));
-    let (left, right) = block.cols.iter().fold((i8::MAX, i8::MIN), |(l, r), &c| (l.min(c), r.max(c)));
-    ends(i32::from(low) + i32::from(left)) && ends(i32::from(high) + i32::from(right))
+impl Contexts<'_> {
+    /// Those of two superblocks of equally many rows.
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+    )]
+    pub(super) fn fill(&mut self, t: &LookUp<'_>, blocks: [&Full<'_>; 2]) {
+        const NEW: u16 = u16::MAX;
+        let cols = blocks.map(|block| column_classes(block));
+        let mut known = [NEW; 256];
+        // Superblocks side by side have the same rows.
+        let alike = blocks[0].rows == blocks[1].rows;
+        let mut count = 0;
+        for (i, of_row) in self.of_row.iter_mut().enumerate() {
+            let classes = blocks.map(|block| block.rows[i]);
+            let known = &mut known[usize::from(classes[0])];
+            if *known == NEW || !alike {
+                *known = count;
+                self.all[usize::from(count)].write(context(t, classes, &cols));
+                count += 1;
+            }
+            *of_row = *known;
+        }
+    }
+
+    /// The contexts of row `i`.
+    ///
+    /// # Safety
+    /// They must have been [filled](Self::fill).
+    #[inline]
+    pub(super) unsafe fn row(&self, i: usize) -> &[Context; 2] {
+        // SAFETY: as above.
+        unsafe { self.all[usize::from(self.of_row[i])].assume_init_ref() }
+    }
+}
+
+/// The contexts of one row of either superblock.
+#[inline]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
+fn context(t: &LookUp<'_>, rows: [u8; 2], cols: &[[__m512i; 2]; 2]) -> [Context; 2] {
+    let (zero, last) = (_mm512_setzero_si512(), _mm512_set1_epi16(t.contexts - 1));
+    let clamped = |b: usize, h: usize| {
+        let sum = _mm512_add_epi16(cols[b][h], _mm512_set1_epi16(i16::from(rows[b])));
+        _mm512_min_epi16(_mm512_max_epi16(sum, zero), last)
+    };
+    let mut contexts = [Context { starts: [0; 64], shifts: [0; 64], high: 0 }; 2];
+    for (h, context) in contexts.iter_mut().enumerate() {
+        let lanes = _mm512_packus_epi16(clamped(0, h), clamped(1, h));
+        let look_up = |table: &[u8; 64]| _mm512_permutexvar_epi8(lanes, load(table));
+        store(look_up(&t.tables.tables), &mut context.starts);
+        store(look_up(&t.tables.shifts), &mut context.shifts);
+        context.high = _mm512_movepi8_mask(look_up(&t.tables.high_tables));
+    }
+    contexts
+}
+
+/// Decodes the symbols of all rows of PAIRS pairs of superblocks.
+#[expect(clippy::too_many_arguments, reason = "the parts of one loop")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
+pub(super) fn symbol_rows<const PAIRS: usize, const V: usize>(
+    t: &LookUp<'_>,
+    plan: &Plan,
+    blocks: &[[&Full<'_>; 2]; PAIRS],
+    contexts: &[Contexts<'_>; PAIRS],
+    states: &mut [[[__m512i; 4]; 2]; PAIRS],
+    positions: &mut [[usize; 2]; PAIRS],
+    distances: &mut [&mut [DistanceRow]; PAIRS],
+    target: &Target<'_>,
+) {
+    let mut lanes = states.map(|pair| {
+        let [[e0, o0, f0, p0], [e1, o1, f1, p1]] = [split(&pair[0]), split(&pair[1])];
+        [[e0, e1, f0, f1], [o0, o1, p0, p1]]
+    });
+    let mut i = 0;
+    while i < plan.rows {
+        // Rows for which every stream has words enough, whatever they take.
+        let left = |p: usize, b: usize| blocks[p][b].readable.len().saturating_sub(positions[p][b]) / ROW_WINDOW;
+        let enough = (0..PAIRS).map(|p| left(p, 0).min(left(p, 1))).min().unwrap_or(0);
+        if enough > 0 {
+            let rows = i..(i + enough).min(plan.rows);
+            i = rows.end;
+            let begin: [[*const u8; 2]; PAIRS] =
+                std::array::from_fn(|p| [0, 1].map(|b| blocks[p][b].readable[positions[p][b]..].as_ptr()));
+            let mut at = begin;
+            // SAFETY: before every one of these rows all streams have the 128 bytes that it may take.
+            unsafe { run::<PAIRS, V>(t, plan, blocks, contexts, &mut lanes, &mut at, distances, rows, target) };
+            for p in 0..PAIRS {
+                for b in 0..2 {
+                    positions[p][b] += at[p][b].addr() - begin[p][b].addr();
+                }
+            }
+        } else {
+            // What is left, and zeros behind it.
+            let mut windows = [[[0u8; ROW_WINDOW]; 2]; PAIRS];
+            for p in 0..PAIRS {
+                for b in 0..2 {
+                    let rest = blocks[p][b].readable.get(positions[p][b]..).unwrap_or(&[]);
+                    let len = rest.len().min(ROW_WINDOW);
+                    windows[p][b][..len].copy_from_slice(&rest[..len]);
+                }
+            }
+            let begin: [[*const u8; 2]; PAIRS] = std::array::from_fn(|p| [0, 1].map(|b| windows[p][b].as_ptr()));
+            let mut at = begin;
+            // SAFETY: one row takes 128 bytes at most.
+            unsafe { run::<PAIRS, V>(t, plan, blocks, contexts, &mut lanes, &mut at, distances, i..i + 1, target) };
+            for p in 0..PAIRS {
+                for b in 0..2 {
+                    positions[p][b] += at[p][b].addr() - begin[p][b].addr();
+                }
+            }
+            i += 1;
+        }
+    }
+    for (states, lanes) in states.iter_mut().zip(&lanes) {
+        let [[e0, e1, f0, f1], [o0, o1, p0, p1]] = *lanes;
+        *states = [unsplit(&[e0, o0, f0, p0]), unsplit(&[e1, o1, f1, p1])];
+    }
+}
+
+/// Decodes `rows`, each stream from `at` on.
+///
+/// # Safety
+/// Before every row, every stream must have 128 readable bytes; all contexts must be filled, and rows of symbols be there.
+#[inline]
+#[expect(clippy::too_many_arguments, reason = "all that a row takes")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
+unsafe fn run<const PAIRS: usize, const V: usize>(
+    t: &LookUp<'_>,
+    plan: &Plan,
+    blocks: &[[&Full<'_>; 2]; PAIRS],
+    contexts: &[Contexts<'_>; PAIRS],
+    lanes: &mut [[States; 2]; PAIRS],
+    at: &mut [[*const u8; 2]; PAIRS],
+    distances: &mut [&mut [DistanceRow]; PAIRS],
+    rows: std::ops::Range<usize>,
+    target: &Target<'_>,
+) {
+    macro_rules! places {
+        ($p:expr, $h:expr, $i:expr, $contexts:expr) => {{
+            let [first, second] = &mut at[$p];
+            let row = distances[$p].as_mut_ptr().wrapping_add($i).cast::<[u8; 64]>();
+            Places { context: &raw const $contexts[$h], streams: [first, second], symbols: row.wrapping_add($h) }
+        }};
+    }
+    // SAFETY: as above.
+    unsafe {
+        let mut first = contexts[0].row(rows.start);
+        let mut found = front::<V>(t, &mut lanes[0][0], &first[0]);
+        for i in rows.clone() {
+            let next = (i + 1).min(rows.end - 1);
+            let of_first = first;
+            first = contexts[0].row(next);
+            {
+                let [even, odd] = &mut lanes[0];
+                found = both::<V>(t, odd, &of_first[1], even, found, places!(0, 0, i, of_first));
+            }
+            for b in 0..2 {
+                prefetch(plan, blocks[0][b], i, at[0][b], target);
+            }
+            let (last, of_last) = if PAIRS == 2 {
+                let second = contexts[1].row(i);
+                let [lanes0, lanes1] = lanes.as_mut_slice() else { unreachable!("two pairs") };
+                found = both::<V>(t, &mut lanes1[0], &second[0], &mut lanes0[1], found, places!(0, 1, i, of_first));
+                measure(t, of_first, &mut distances[0][i]);
+                let [even, odd] = lanes1;
+                found = both::<V>(t, odd, &second[1], even, found, places!(1, 0, i, second));
+                for b in 0..2 {
+                    prefetch(plan, blocks[1][b], i, at[1][b], target);
+                }
+                (1, second)
+            } else {
+                (0, of_first)
+            };
+            let places = places!(last, 1, i, of_last);
+            if i + 1 == rows.end {
+                back::<V>(t, &mut lanes[last][1], found, places);
+            } else if PAIRS == 2 {
+                let [lanes0, lanes1] = lanes.as_mut_slice() else { unreachable!("two pairs") };
+                found = both::<V>(t, &mut lanes0[0], &first[0], &mut lanes1[1], found, places);
+            } else {
+                let [even, odd] = &mut lanes[0];
+                found = both::<V>(t, even, &first[0], odd, found, places);
+            }
+            measure(t, of_last, &mut distances[last][i]);
+        }
+    }
+}
+
+/// Makes distances of a row's symbols, which the steps have left in its place: from even and odd columns, in the order of [`super::step`], to rows.
+///
+/// # Safety
+/// Both parities must have been written.
+#[inline]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
+unsafe fn measure(t: &LookUp<'_>, contexts: &[Context; 2], row: &mut DistanceRow) {
+    // SAFETY: as above.
+    let row = unsafe { row.assume_init_mut() };
+    let [even, odd] = [0, 1].map(|h| {
+        let symbols = load(&row[h]);
+        let distance = if t.tables.bucket_bits <= 6 {
+            _mm512_permutexvar_epi8(symbols, t.distances)
+        } else {
+            let (vectors, _) = t.tables.distances.as_chunks::<64>();
+            let two = |k: usize| _mm512_permutex2var_epi8(load(&vectors[k]), symbols, load(&vectors[k + 1]));
+            _mm512_mask_mov_epi8(two(0), _mm512_movepi8_mask(symbols), two(2))
+        };
+        let shift = load(&contexts[h].shifts);
+        if t.tables.zero {
+            _mm512_mask_add_epi8(distance, _mm512_test_epi8_mask(distance, distance), distance, shift)
+        } else {
+            _mm512_add_epi8(distance, shift)
+        }
+    });
+    store(_mm512_unpacklo_epi8(even, odd), &mut row[0]);
+    store(_mm512_unpackhi_epi8(even, odd), &mut row[1]);
 }
 
 /// Column classes of the even and of the odd columns.

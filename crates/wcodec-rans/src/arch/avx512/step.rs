@@ -1,303 +1,418 @@
-//! The step in registers as assembly, for half rows of two superblocks and alphabets of up to 64 symbols.
+//! The step in registers as assembly: one column parity of two superblocks, 64 lanes.
 //!
-//! It is [`super::look_up`]'s, instruction by instruction. Written out because compilers run out of registers over four half rows, and then
-//! spill the states that the chain waits for; take masks through general registers, which costs the chain nine cycles; and load the
-//! tables' vectors once per half. Even and odd columns take turns, so that one half's chain runs while the other's waits.
+//! Sixty-four buckets make one vector of bytes, 32 of either superblock, so that no byte permutation looks anything up twice. Halves
+//! of states are vectors of 32 halfwords, one of either superblock; packing two such vectors to bytes leaves, in every 128 bits, eight lanes of the
+//! first below eight of the second, and unpacking low and high bytes of what was looked up gives halfwords of the first and of the second again.
 //!
-//! Budget on Zen 5 (four vector operations a cycle, two of them permutations, shifts or products), both superblocks, a half row, 128, 256, 384 and
-//! 512 entries: 75, 101, 129 and 153 vector operations, of which 26, 38, 52 and 64 permutations and the like, and 27, 45, 65 and 83 loads. By
-//! the operations' latencies the chain from one row's state to the next is 42 cycles, 2 more above 128 entries: bucket 5, divide 5, compare and blend 8, frequency 7, product 5, masks 7, words 5.
+//! With x = 2^16·h + l, slot = l mod 2^P, f the frequency and f' = f·2^(16 − P),
+//!
+//! ```text
+//! f·(x >> P) + bias = h·f' + ((l − slot)·f' >> 16) + bias
+//! ```
+//!
+//! where all but h·f' stays below 2^16: three products of halfwords and one carry, and nothing of the state need be shifted.
+//!
+//! A step has two parts. The *front* goes from the state to the symbol and the bias, the *back* from the symbol to the next state. In one
+//! block of code stand the front of one step and the back of the step before it, of other lanes, in turns: the chain through a step takes some 50
+//! cycles, and a CPU that meets one step after the other fills its schedulers with what has to wait.
 #![expect(unsafe_code, reason = "assembly")]
 
 use std::arch::x86_64::*;
 use std::mem::offset_of;
 
-use super::super::plan::Full;
 use super::super::registers::{MAX_ENTRIES, Registers};
-use super::look_up::LookUp;
+use super::look_up::{Context, LookUp};
 
-/// Looks up two index vectors in a table at an offset of [`Registers`]. `$o` may be `$i`. Writes `t`, with four vectors also `z0` and `z1`, with six or
-/// eight `w0` and `w1`.
+/// Looks index bytes up in a table at an offset of [`Registers`]; clobbers `t`, with four vectors `x`, with more `y`. Masks hold the index's bits 7 and
+/// 8. What `$zero` leaves out is 0.
 macro_rules! look_up {
-    (2, $at:literal, $i0:literal => $o0:literal, $i1:literal => $o1:literal) => {
+    (2, $at:literal, $i:literal => $o:literal, $bit7:literal, $bit8:literal, $zero:literal) => {
         concat!(
             "vmovdqa64 {t}, [{tables} + {", $at, "}]\n",
-            "vmovdqa64 {", $o0, "}, {", $i0, "}\n",
-            "vmovdqa64 {", $o1, "}, {", $i1, "}\n",
-            "vpermi2b {", $o0, "}, {t}, [{tables} + {", $at, "} + 64]\n",
-            "vpermi2b {", $o1, "}, {t}, [{tables} + {", $at, "} + 64]\n",
+            "vmovdqa64 {", $o, "}, {", $i, "}\n",
+            "vpermi2b {", $o, "}", $zero, ", {t}, [{tables} + {", $at, "} + 64]\n",
         )
     };
-    (4, $at:literal, $i0:literal => $o0:literal, $i1:literal => $o1:literal) => {
+    (4, $at:literal, $i:literal => $o:literal, $bit7:literal, $bit8:literal, $zero:literal) => {
         concat!(
             "vmovdqa64 {t}, [{tables} + {", $at, "} + 128]\n",
-            "vmovdqa64 {z0}, {", $i0, "}\n",
-            "vmovdqa64 {z1}, {", $i1, "}\n",
-            "vpermi2b {z0}, {t}, [{tables} + {", $at, "} + 192]\n",
-            "vpermi2b {z1}, {t}, [{tables} + {", $at, "} + 192]\n",
-            look_up!(2, $at, $i0 => $o0, $i1 => $o1),
-            "vmovdqu8 {", $o0, "}{{k5}}, {z0}\n",
-            "vmovdqu8 {", $o1, "}{{k6}}, {z1}\n",
+            "vmovdqa64 {x}, {", $i, "}\n",
+            "vpermi2b {x}", $zero, ", {t}, [{tables} + {", $at, "} + 192]\n",
+            look_up!(2, $at, $i => $o, $bit7, $bit8, $zero),
+            "vmovdqu8 {", $o, "}{{", $bit7, "}}, {x}\n",
         )
     };
-    (6, $at:literal, $i0:literal => $o0:literal, $i1:literal => $o1:literal) => {
+    (6, $at:literal, $i:literal => $o:literal, $bit7:literal, $bit8:literal, $zero:literal) => {
         concat!(
             "vmovdqa64 {t}, [{tables} + {", $at, "} + 256]\n",
-            "vmovdqa64 {w0}, {", $i0, "}\n",
-            "vmovdqa64 {w1}, {", $i1, "}\n",
-            "vpermi2b {w0}, {t}, [{tables} + {", $at, "} + 320]\n",
-            "vpermi2b {w1}, {t}, [{tables} + {", $at, "} + 320]\n",
-            look_up!(4, $at, $i0 => $o0, $i1 => $o1),
-            "vmovdqu8 {", $o0, "}{{k3}}, {w0}\n",
-            "vmovdqu8 {", $o1, "}{{k4}}, {w1}\n",
+            "vmovdqa64 {y}, {", $i, "}\n",
+            "vpermi2b {y}", $zero, ", {t}, [{tables} + {", $at, "} + 320]\n",
+            look_up!(4, $at, $i => $o, $bit7, $bit8, $zero),
+            "vmovdqu8 {", $o, "}{{", $bit8, "}}, {y}\n",
         )
     };
-    (8, $at:literal, $i0:literal => $o0:literal, $i1:literal => $o1:literal) => {
+    (8, $at:literal, $i:literal => $o:literal, $bit7:literal, $bit8:literal, $zero:literal) => {
         concat!(
             "vmovdqa64 {t}, [{tables} + {", $at, "} + 256]\n",
-            "vmovdqa64 {w0}, {", $i0, "}\n",
-            "vmovdqa64 {w1}, {", $i1, "}\n",
-            "vpermi2b {w0}, {t}, [{tables} + {", $at, "} + 320]\n",
-            "vpermi2b {w1}, {t}, [{tables} + {", $at, "} + 320]\n",
+            "vmovdqa64 {y}, {", $i, "}\n",
+            "vpermi2b {y}", $zero, ", {t}, [{tables} + {", $at, "} + 320]\n",
             "vmovdqa64 {t}, [{tables} + {", $at, "} + 384]\n",
-            "vmovdqa64 {z0}, {", $i0, "}\n",
-            "vmovdqa64 {z1}, {", $i1, "}\n",
-            "vpermi2b {z0}, {t}, [{tables} + {", $at, "} + 448]\n",
-            "vpermi2b {z1}, {t}, [{tables} + {", $at, "} + 448]\n",
-            "vmovdqu8 {w0}{{k5}}, {z0}\n",
-            "vmovdqu8 {w1}{{k6}}, {z1}\n",
-            look_up!(4, $at, $i0 => $o0, $i1 => $o1),
-            "vmovdqu8 {", $o0, "}{{k3}}, {w0}\n",
-            "vmovdqu8 {", $o1, "}{{k4}}, {w1}\n",
+            "vmovdqa64 {x}, {", $i, "}\n",
+            "vpermi2b {x}", $zero, ", {t}, [{tables} + {", $at, "} + 448]\n",
+            "vmovdqu8 {y}{{", $bit7, "}}, {x}\n",
+            look_up!(4, $at, $i => $o, $bit7, $bit8, $zero),
+            "vmovdqu8 {", $o, "}{{", $bit8, "}}, {y}\n",
         )
     };
 }
 
-/// Which 128 entries an index is in is the context's doing alone, as long as tables have at most 128 entries. Masks k5 and k6 hold its bit 7, k3
-/// and k4 bit 8.
+/// Masks of an index's bits 7 and 8. Bit 8 is the context's doing alone, since a table has at most 256 entries.
 macro_rules! tops {
-    (2) => {
-        "/* {z0}, {z1}, {w0}, {w1} and {high_starts} are not needed. */"
+    (2, $index:literal, $high:literal, $bit7:literal, $bit8:literal) => {
+        concat!("/* {x} {y} {", $high, "} {high} */")
     };
-    (4) => {
-        "vpmovb2m k5, {i0}\nvpmovb2m k6, {i1} /* {w0}, {w1} and {high_starts} are not needed. */"
+    (4, $index:literal, $high:literal, $bit7:literal, $bit8:literal) => {
+        concat!("vpmovb2m ", $bit7, ", {", $index, "} /* {y} {", $high, "} {high} */")
     };
-    (6) => {
-        tops!(8)
+    ($v:tt, $index:literal, $high:literal, $bit7:literal, $bit8:literal) => {
+        concat!("vpmovb2m ", $bit7, ", {", $index, "}\nkmovq ", $bit8, ", [{", $high, "} + {high}]")
     };
-    (8) => {
+}
+
+/// The front in pieces. Registers: low halves fl0, fl1 (slots are cleared); gives symbols fg and biases fd, fe.
+macro_rules! front {
+    ($v:tt, 1) => {
+        "vpandd {fa}, {fl0}, {slot_mask}\nvpandd {fg}, {fl1}, {slot_mask}"
+    };
+    ($v:tt, 2) => {
+        "vpandd {fd}, {fa}, {place_mask}\nvpandd {fe}, {fg}, {place_mask}"
+    };
+    ($v:tt, 3) => {
+        "vpsrlvw {fc}, {fa}, [{tables} + {width_bits}]\nvpsrlvw {ff}, {fg}, [{tables} + {width_bits}]\nvpackuswb {fc}, {fc}, {ff}"
+    };
+    // Index c: table from the context, bucket from the state. Place f in the bucket.
+    ($v:tt, 4) => {
+        "vpackuswb {ff}, {fd}, {fe}\nvpord {fc}, {fc}, [{front_context} + {starts}]"
+    };
+    ($v:tt, 5) => {
+        concat!("vpxord {fl0}, {fl0}, {fa}\nvpxord {fl1}, {fl1}, {fg}\n", tops!($v, "fc", "front_context", "k6", "k7"))
+    };
+    ($v:tt, 6) => {
+        look_up!($v, "divide", "fc" => "fa", "k6", "k7", "")
+    };
+    // k1: the slot is the alias's.
+    ($v:tt, 7) => {
+        "vpcmpub k1, {ff}, {fa}, 5"
+    };
+    ($v:tt, 8) => {
+        look_up!($v, "alias", "fc" => "fg", "k6", "k7", "")
+    };
+    ($v:tt, 9) => {
+        "vpblendmb {fg}{{k1}}, {fc}, {fg}"
+    };
+    // The bias is the place, and for aliases what is to be added.
+    ($v:tt, 10) => {
+        look_up!($v, "adjust_low", "fc" => "fa", "k6", "k7", "{{k1}}{{z}}")
+    };
+    ($v:tt, 11) => {
+        look_up!($v, "adjust_high", "fc" => "ff", "k6", "k7", "{{k1}}{{z}}")
+    };
+    ($v:tt, 12) => {
+        "vpunpcklbw {fc}, {fa}, {ff}\nvpunpckhbw {fa}, {fa}, {ff}\nvpaddw {fd}, {fd}, {fc}\nvpaddw {fe}, {fe}, {fa}"
+    };
+}
+
+/// The back in pieces, from symbols bg and biases bd, be: next states bl0, bl1 and bh0, bh1.
+macro_rules! back {
+    ($v:tt, 1) => {
+        concat!(tops!($v, "bg", "back_context", "k4", "k5"), "\n", look_up!($v, "freq_low", "bg" => "ba", "k4", "k5", ""))
+    };
+    ($v:tt, 2) => {
+        look_up!($v, "freq_high", "bg" => "bf", "k4", "k5", "")
+    };
+    ($v:tt, 3) => {
+        "vmovdqa64 [{symbols}], {bg}\nvpunpcklbw {bg}, {ba}, {bf}\nvpunpckhbw {ba}, {ba}, {bf}"
+    };
+    ($v:tt, 4) => {
+        "vpmulhuw {bl0}, {bl0}, {bg}\nvpmulhuw {bl1}, {bl1}, {ba}"
+    };
+    ($v:tt, 5) => {
+        "vpaddw {bd}, {bd}, {bl0}\nvpaddw {be}, {be}, {bl1}\nvpmullw {bl0}, {bh0}, {bg}\nvpmullw {bl1}, {bh1}, {ba}"
+    };
+    ($v:tt, 6) => {
+        "vpmulhuw {bh0}, {bh0}, {bg}\nvpmulhuw {bh1}, {bh1}, {ba}"
+    };
+    // k4 and k5: carries. k2 and k3: below 2^16, no high half and no carry into it.
+    ($v:tt, 7) => {
+        "vpaddw {bl0}, {bl0}, {bd}\nvpaddw {bl1}, {bl1}, {be}\nvptestnmw k2, {bh0}, {bh0}\nvptestnmw k3, {bh1}, {bh1}"
+    };
+    ($v:tt, 8) => {
+        "vpcmpuw k4, {bl0}, {bd}, 1\nvpcmpuw k5, {bl1}, {be}, 1\nvmovdqu64 {ba}, [{at0}]\nvmovdqu64 {bg}, [{at1}]"
+    };
+    ($v:tt, 9) => {
+        "kandnd k2, k4, k2\nkandnd k3, k5, k3"
+    };
+    ($v:tt, 10) => {
+        "kmovd {n0:e}, k2\nkmovd {n1:e}, k3\npopcnt {n0:e}, {n0:e}\npopcnt {n1:e}, {n1:e}\nlea {at0}, [{at0} + 2*{n0}]\nlea {at1}, [{at1} + 2*{n1}]"
+    };
+    ($v:tt, 11) => {
         concat!(
-            "vpermw {w0}, {s0}, [{tables} + {high_starts}]\n",
-            "vpermw {w1}, {s1}, [{tables} + {high_starts}]\n",
-            "vpmovb2m k5, {i0}\n",
-            "vpmovb2m k6, {i1}\n",
-            "vpmovb2m k3, {w0}\n",
-            "vpmovb2m k4, {w1}\n",
+            "vpsubw {bh0}{{k4}}, {bh0}, [{tables} + {ones}]\nvpsubw {bh1}{{k5}}, {bh1}, [{tables} + {ones}]\n",
+            "vmovdqu16 {bh0}{{k2}}, {bl0}\nvmovdqu16 {bh1}{{k3}}, {bl1}",
         )
     };
-}
-
-type Temporaries = (
-    __m512i,
-    __m512i,
-    __m512i,
-    __m512i,
-    __m512i,
-    __m512i,
-    __m512i,
-    __m512i,
-    __m512i,
-    __m512i,
-    __m512i,
-    __m512i,
-    __m512i,
-);
-
-/// Decodes the symbols of half a row (H = 0: even columns, 1: odd ones) of two superblocks; see [`super::look_up`]. Writes value words.
-///
-/// # Safety
-/// From its position on, every stream must have 64 readable bytes. N must be 2, and V, the vectors of a table, 2, 4, 6 or 8.
-#[inline]
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
-)]
-pub(super) unsafe fn step_of_two<const N: usize, const V: usize, const H: usize>(
-    t: &LookUp<'_>,
-    states: &mut [[__m512i; 4]; N],
-    sums: &[[__m512i; 2]; N],
-    blocks: &[Full<'_>; N],
-    positions: &mut [usize; N],
-    values: &mut [[__m512i; 2]; N],
-) {
-    let ([a, b], [at0, at1]) = (states.as_mut_slice(), positions.as_mut_slice()) else { unreachable!("N = 2") };
-    let sums = [sums[0][H], sums[1][H]];
-    let streams = [blocks[0].readable.as_ptr(), blocks[1].readable.as_ptr()];
-    // SAFETY: as above.
-    let [first, second] = unsafe {
-        match V {
-            2 => step_2(t, [a, b], H, sums, streams, [at0, at1]),
-            4 => step_4(t, [a, b], H, sums, streams, [at0, at1]),
-            6 => step_6(t, [a, b], H, sums, streams, [at0, at1]),
-            _ => step_8(t, [a, b], H, sums, streams, [at0, at1]),
-        }
+    ($v:tt, 12) => {
+        "vpexpandw {bl0}{{k2}}, {ba}\nvpexpandw {bl1}{{k3}}, {bg}"
     };
-    (values[0][H], values[1][H]) = (first, second);
 }
 
-macro_rules! step {
-    ($name:ident, $vectors:tt) => {
+/// Twelve pieces of one kind, or of both in turns.
+macro_rules! pieces {
+    ($v:tt, front) => {
+        pieces!($v, front, 1 2 3 4 5 6 7 8 9 10 11 12)
+    };
+    ($v:tt, back) => {
+        pieces!($v, back, 1 2 3 4 5 6 7 8 9 10 11 12)
+    };
+    ($v:tt, both) => {
+        pieces!($v, both, 1 2 3 4 5 6 7 8 9 10 11 12)
+    };
+    ($v:tt, both, $($n:tt)*) => {
+        concat!($(front!($v, $n), "\n", back!($v, $n), "\n",)*)
+    };
+    ($v:tt, $part:ident, $($n:tt)*) => {
+        concat!($($part!($v, $n), "\n",)*)
+    };
+}
+
+/// The states of one column parity of two superblocks: low halves, high halves.
+pub(super) type States = [__m512i; 4];
+
+/// What goes from the front to the back of a step: symbols, and biases of either superblock.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    symbols: __m512i,
+    biases: [__m512i; 2],
+}
+
+/// Where a step's context, streams and symbols are.
+pub(super) struct Places<'a> {
+    pub(super) context: *const Context,
+    pub(super) streams: [&'a mut *const u8; 2],
+    pub(super) symbols: *mut [u8; 64],
+}
+
+macro_rules! steps {
+    ($front:ident, $back:ident, $both:ident, $v:tt) => {
+        /// # Safety
+        /// `context` must be valid.
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq")]
-        unsafe fn $name(
-            t: &LookUp<'_>,
-            [a, b]: [&mut [__m512i; 4]; 2],
-            h: usize,
-            sums: [__m512i; 2],
-            streams: [*const u8; 2],
-            at: [&mut usize; 2],
-        ) -> [__m512i; 2] {
-            let [at0, at1] = at;
-            let (value0, value1): (__m512i, __m512i);
-            let (_t, _i0, _i1, _y0, _y1, _p0, _p1, _f0, _f1, _z0, _z1, _w0, _w1): Temporaries;
-            // SAFETY: reads `tables`, and 64 bytes of each stream from `at` on; writes only its operands.
+        unsafe fn $front(t: &LookUp<'_>, states: &mut States, context: *const Context) -> Found {
+            let [l0, l1, ..] = states;
+            let (symbols, first, second): (__m512i, __m512i, __m512i);
+            let (_t, _x, _y, _a, _c, _f): (__m512i, __m512i, __m512i, __m512i, __m512i, __m512i);
+            // SAFETY: reads `tables` and the context; writes only its operands.
             unsafe {
                 std::arch::asm!(
-                    // Index i: table from the context, bucket from the state.
-                    "vpermw {i0}, {s0}, [{tables} + {starts}]",
-                    "vpermw {i1}, {s1}, [{tables} + {starts}]",
-                    "vpmultishiftqb {x0}, {bucket_bits}, {l0}",
-                    "vpmultishiftqb {x1}, {bucket_bits}, {l1}",
-                    tops!($vectors),
-                    "vpternlogd {i0}, {x0}, {bucket_mask}, 0xd8",
-                    "vpternlogd {i1}, {x1}, {bucket_mask}, 0xd8",
-                    // Place p in the bucket, in both bytes; k1 and k2: the alias's. Symbol x.
-                    look_up!($vectors, "divide", "i0" => "x0", "i1" => "x1"),
-                    "vpmultishiftqb {p0}, {place_bits}, {l0}",
-                    "vpmultishiftqb {p1}, {place_bits}, {l1}",
-                    "vpshrdvw {l0}, {h0}, {table_bits}",
-                    "vpshrdvw {l1}, {h1}, {table_bits}",
-                    look_up!($vectors, "alias", "i0" => "y0", "i1" => "y1"),
-                    "vpandd {p0}, {p0}, {place_mask}",
-                    "vpandd {p1}, {p1}, {place_mask}",
-                    "vpcmpub k1, {p0}, {x0}, 5",
-                    "vpcmpub k2, {p1}, {x1}, 5",
-                    "vpsrlvw {h0}, {h0}, {table_bits}",
-                    "vpsrlvw {h1}, {h1}, {table_bits}",
-                    "vpblendmb {x0}{{k1}}, {i0}, {y0}",
-                    "vpblendmb {x1}{{k2}}, {i1}, {y1}",
-                    // Frequency f.
-                    look_up!($vectors, "freq_low", "x0" => "y0", "x1" => "y1"),
-                    look_up!($vectors, "freq_high", "x0" => "f0", "x1" => "f1"),
-                    "vmovdqu8 {f0}{{{even}}}, {y0}",
-                    "vmovdqu8 {f1}{{{even}}}, {y1}",
-                    // Bias p: the place, and for aliases what is to be added.
-                    look_up!($vectors, "adjust_low", "i0" => "y0", "i1" => "y1"),
-                    look_up!($vectors, "adjust_high", "i0" => "i0", "i1" => "i1"),
-                    "vmovdqu8 {i0}{{{even}}}, {y0}",
-                    "vmovdqu8 {i1}{{{even}}}, {y1}",
-                    "vmovdqu8 {i0}{{k1}}{{z}}, {i0}",
-                    "vmovdqu8 {i1}{{k2}}{{z}}, {i1}",
-                    "vmovdqu8 {p0}{{{even}}}{{z}}, {p0}",
-                    "vmovdqu8 {p1}{{{even}}}{{z}}, {p1}",
-                    // f · (x >> P) + p in halves.
-                    "vpmullw {y0}, {f0}, {l0}",
-                    "vpmullw {y1}, {f1}, {l1}",
-                    "vpmulhuw {l0}, {f0}, {l0}",
-                    "vpmulhuw {l1}, {f1}, {l1}",
-                    "vpmullw {h0}, {f0}, {h0}",
-                    "vpmullw {h1}, {f1}, {h1}",
-                    "vpaddw {p0}, {p0}, {i0}",
-                    "vpaddw {p1}, {p1}, {i1}",
-                    "vpaddw {h0}, {h0}, {l0}",
-                    "vpaddw {h1}, {h1}, {l1}",
-                    "vpaddw {l0}, {y0}, {p0}",
-                    "vpaddw {l1}, {y1}, {p1}",
-                    // k1 and k2: carries. k3 and k4: below 2^16, no high half and no carry into it.
-                    "vptestnmw k3, {h0}, {h0}",
-                    "vptestnmw k4, {h1}, {h1}",
-                    "vpcmpuw k1, {l0}, {p0}, 1",
-                    "vpcmpuw k2, {l1}, {p1}, 1",
-                    "kandnd k3, k1, k3",
-                    "kandnd k4, k2, k4",
-                    "vmovdqu64 {y0}, [{stream0} + {at0}]",
-                    "vmovdqu64 {y1}, [{stream1} + {at1}]",
-                    "kmovd {n0:e}, k3",
-                    "kmovd {n1:e}, k4",
-                    "popcnt {n0:e}, {n0:e}",
-                    "popcnt {n1:e}, {n1:e}",
-                    "lea {at0}, [{at0} + 2*{n0}]",
-                    "lea {at1}, [{at1} + 2*{n1}]",
-                    "vpternlogd {t}, {t}, {t}, 0xff",
-                    "vpsubw {h0}{{k1}}, {h0}, {t}",
-                    "vpsubw {h1}{{k2}}, {h1}, {t}",
-                    "vmovdqu16 {h0}{{k3}}, {l0}",
-                    "vmovdqu16 {h1}{{k4}}, {l1}",
-                    "vpexpandw {l0}{{k3}}, {y0}",
-                    "vpexpandw {l1}{{k4}}, {y1}",
-                    // Values, shifted where they are not zero.
-                    "vmovdqa64 {t}, [{tables} + {values}]",
-                    "vpermi2w {x0}, {t}, [{tables} + {values} + 64]",
-                    "vpermi2w {x1}, {t}, [{tables} + {values} + 64]",
-                    "vpermw {y0}, {s0}, [{tables} + {shifts}]",
-                    "vpermw {y1}, {s1}, [{tables} + {shifts}]",
-                    "vptestmw k1, {x0}, {x0}",
-                    "vptestmw k2, {x1}, {x1}",
-                    "vpaddw {x0}{{k1}}, {x0}, {y0}",
-                    "vpaddw {x1}{{k2}}, {x1}, {y1}",
+                    pieces!($v, front),
                     tables = in(reg) t.tables,
+                    front_context = in(reg) context,
+                    starts = const offset_of!(Context, starts),
+                    high = const offset_of!(Context, high),
                     divide = const offset_of!(Registers, divide),
                     alias = const offset_of!(Registers, alias),
-                    freq_low = const offset_of!(Registers, freq),
-                    freq_high = const offset_of!(Registers, freq) + MAX_ENTRIES,
                     adjust_low = const offset_of!(Registers, adjust),
                     adjust_high = const offset_of!(Registers, adjust) + MAX_ENTRIES,
-                    starts = const offset_of!(Registers, tables),
-                    high_starts = const offset_of!(Registers, high_tables),
-                    shifts = const offset_of!(Registers, shifts),
-                    values = const offset_of!(Registers, values),
-                    bucket_bits = in(zmm_reg) t.bucket_bits,
-                    bucket_mask = in(zmm_reg) t.bucket_mask,
-                    place_bits = in(zmm_reg) t.place_bits,
+                    width_bits = const offset_of!(Registers, width_bits),
+                    slot_mask = in(zmm_reg) t.slot_mask,
                     place_mask = in(zmm_reg) t.place_mask,
-                    table_bits = in(zmm_reg) t.table_bits,
-                    even = in(kreg) 0x5555_5555_5555_5555u64,
-                    l0 = inout(zmm_reg) a[h],
-                    l1 = inout(zmm_reg) b[h],
-                    h0 = inout(zmm_reg) a[2 + h],
-                    h1 = inout(zmm_reg) b[2 + h],
-                    s0 = in(zmm_reg) sums[0],
-                    s1 = in(zmm_reg) sums[1],
-                    stream0 = in(reg) streams[0],
-                    stream1 = in(reg) streams[1],
+                    fl0 = inout(zmm_reg) *l0,
+                    fl1 = inout(zmm_reg) *l1,
+                    fg = out(zmm_reg) symbols,
+                    fd = out(zmm_reg) first,
+                    fe = out(zmm_reg) second,
+                    fa = out(zmm_reg) _a, fc = out(zmm_reg) _c, ff = out(zmm_reg) _f,
+                    t = out(zmm_reg) _t, x = out(zmm_reg) _x, y = out(zmm_reg) _y,
+                    out("k1") _, out("k6") _, out("k7") _,
+                    options(nostack, readonly),
+                );
+            }
+            Found { symbols, biases: [first, second] }
+        }
+
+        /// # Safety
+        /// As [`super::look_up::symbol_rows`] says of its places.
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq")]
+        unsafe fn $back(t: &LookUp<'_>, states: &mut States, found: Found, places: Places<'_>) {
+            let [l0, l1, h0, h1] = states;
+            let [at0, at1] = places.streams;
+            let (_t, _x, _y, _a, _f, _g, _d, _e): (__m512i, __m512i, __m512i, __m512i, __m512i, __m512i, __m512i, __m512i);
+            // SAFETY: reads `tables`, the context, and 64 bytes of each stream from `at` on; writes its operands and the symbols.
+            unsafe {
+                std::arch::asm!(
+                    pieces!($v, back),
+                    tables = in(reg) t.tables,
+                    back_context = in(reg) places.context,
+                    high = const offset_of!(Context, high),
+                    freq_low = const offset_of!(Registers, freq),
+                    freq_high = const offset_of!(Registers, freq) + MAX_ENTRIES,
+                    ones = const offset_of!(Registers, ones),
+                    symbols = in(reg) places.symbols,
                     at0 = inout(reg) *at0,
                     at1 = inout(reg) *at1,
                     n0 = out(reg) _,
                     n1 = out(reg) _,
-                    x0 = out(zmm_reg) value0,
-                    x1 = out(zmm_reg) value1,
-                    t = out(zmm_reg) _t,
-                    i0 = out(zmm_reg) _i0,
-                    i1 = out(zmm_reg) _i1,
-                    y0 = out(zmm_reg) _y0,
-                    y1 = out(zmm_reg) _y1,
-                    p0 = out(zmm_reg) _p0,
-                    p1 = out(zmm_reg) _p1,
-                    f0 = out(zmm_reg) _f0,
-                    f1 = out(zmm_reg) _f1,
-                    z0 = out(zmm_reg) _z0,
-                    z1 = out(zmm_reg) _z1,
-                    w0 = out(zmm_reg) _w0,
-                    w1 = out(zmm_reg) _w1,
-                    out("k1") _, out("k2") _, out("k3") _, out("k4") _, out("k5") _, out("k6") _,
-                    options(nostack, readonly),
+                    bl0 = inout(zmm_reg) *l0,
+                    bl1 = inout(zmm_reg) *l1,
+                    bh0 = inout(zmm_reg) *h0,
+                    bh1 = inout(zmm_reg) *h1,
+                    bg = inout(zmm_reg) found.symbols => _g,
+                    bd = inout(zmm_reg) found.biases[0] => _d,
+                    be = inout(zmm_reg) found.biases[1] => _e,
+                    ba = out(zmm_reg) _a, bf = out(zmm_reg) _f,
+                    t = out(zmm_reg) _t, x = out(zmm_reg) _x, y = out(zmm_reg) _y,
+                    out("k2") _, out("k3") _, out("k4") _, out("k5") _,
+                    options(nostack),
                 );
             }
-            [value0, value1]
+        }
+
+        /// # Safety
+        /// As both.
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq")]
+        unsafe fn $both(
+            t: &LookUp<'_>,
+            next: &mut States,
+            context: *const Context,
+            states: &mut States,
+            found: Found,
+            places: Places<'_>,
+        ) -> Found {
+            let [f0, f1, ..] = next;
+            let [l0, l1, h0, h1] = states;
+            let [at0, at1] = places.streams;
+            let (symbols, first, second): (__m512i, __m512i, __m512i);
+            let (_t, _x, _y, _a, _c, _f): (__m512i, __m512i, __m512i, __m512i, __m512i, __m512i);
+            let (_ba, _bf, _g, _d, _e): (__m512i, __m512i, __m512i, __m512i, __m512i);
+            // SAFETY: as in both.
+            unsafe {
+                std::arch::asm!(
+                    pieces!($v, both),
+                    tables = in(reg) t.tables,
+                    front_context = in(reg) context,
+                    back_context = in(reg) places.context,
+                    starts = const offset_of!(Context, starts),
+                    high = const offset_of!(Context, high),
+                    divide = const offset_of!(Registers, divide),
+                    alias = const offset_of!(Registers, alias),
+                    adjust_low = const offset_of!(Registers, adjust),
+                    adjust_high = const offset_of!(Registers, adjust) + MAX_ENTRIES,
+                    freq_low = const offset_of!(Registers, freq),
+                    freq_high = const offset_of!(Registers, freq) + MAX_ENTRIES,
+                    width_bits = const offset_of!(Registers, width_bits),
+                    ones = const offset_of!(Registers, ones),
+                    slot_mask = in(zmm_reg) t.slot_mask,
+                    place_mask = in(zmm_reg) t.place_mask,
+                    symbols = in(reg) places.symbols,
+                    at0 = inout(reg) *at0,
+                    at1 = inout(reg) *at1,
+                    n0 = out(reg) _,
+                    n1 = out(reg) _,
+                    fl0 = inout(zmm_reg) *f0,
+                    fl1 = inout(zmm_reg) *f1,
+                    fg = out(zmm_reg) symbols,
+                    fd = out(zmm_reg) first,
+                    fe = out(zmm_reg) second,
+                    fa = out(zmm_reg) _a, fc = out(zmm_reg) _c, ff = out(zmm_reg) _f,
+                    bl0 = inout(zmm_reg) *l0,
+                    bl1 = inout(zmm_reg) *l1,
+                    bh0 = inout(zmm_reg) *h0,
+                    bh1 = inout(zmm_reg) *h1,
+                    bg = inout(zmm_reg) found.symbols => _g,
+                    bd = inout(zmm_reg) found.biases[0] => _d,
+                    be = inout(zmm_reg) found.biases[1] => _e,
+                    ba = out(zmm_reg) _ba, bf = out(zmm_reg) _bf,
+                    t = out(zmm_reg) _t, x = out(zmm_reg) _x, y = out(zmm_reg) _y,
+                    out("k1") _, out("k2") _, out("k3") _, out("k4") _, out("k5") _, out("k6") _, out("k7") _,
+                    options(nostack),
+                );
+            }
+            Found { symbols, biases: [first, second] }
         }
     };
 }
 
-step!(step_2, 2);
-step!(step_4, 4);
-step!(step_6, 6);
-step!(step_8, 8);
+steps!(front_2, back_2, both_2, 2);
+steps!(front_4, back_4, both_4, 4);
+steps!(front_6, back_6, both_6, 6);
+steps!(front_8, back_8, both_8, 8);
+
+/// The front of a step, with tables of V vectors: 2, 4, 6 or 8.
+///
+/// # Safety
+/// `context` must be valid.
+#[inline]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
+pub(super) unsafe fn front<const V: usize>(t: &LookUp<'_>, states: &mut States, context: *const Context) -> Found {
+    // SAFETY: as above.
+    unsafe {
+        match V {
+            2 => front_2(t, states, context),
+            4 => front_4(t, states, context),
+            6 => front_6(t, states, context),
+            _ => front_8(t, states, context),
+        }
+    }
+}
+
+/// The back of a step.
+///
+/// # Safety
+/// All `places` must be valid, and every stream have 64 readable bytes.
+#[inline]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
+pub(super) unsafe fn back<const V: usize>(t: &LookUp<'_>, states: &mut States, found: Found, places: Places<'_>) {
+    // SAFETY: as above.
+    unsafe {
+        match V {
+            2 => back_2(t, states, found, places),
+            4 => back_4(t, states, found, places),
+            6 => back_6(t, states, found, places),
+            _ => back_8(t, states, found, places),
+        }
+    }
+}
+
+/// The front of a step in the lanes of `next`, and the back of the step before it in those of `states`.
+///
+/// # Safety
+/// As [`front`] and [`back`].
+#[inline]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+)]
+pub(super) unsafe fn both<const V: usize>(
+    t: &LookUp<'_>,
+    next: &mut States,
+    context: *const Context,
+    states: &mut States,
+    found: Found,
+    places: Places<'_>,
+) -> Found {
+    // SAFETY: as above.
+    unsafe {
+        match V {
+            2 => both_2(t, next, context, states, found, places),
+            4 => both_4(t, next, context, states, found, places),
+            6 => both_6(t, next, context, states, found, places),
+            _ => both_8(t, next, context, states, found, places),
+        }
+    }
+}

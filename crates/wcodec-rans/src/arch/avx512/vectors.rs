@@ -13,21 +13,10 @@ pub(super) struct Orders {
     pub(super) split: [[u16; 32]; 2],
     /// Halfwords i + 16·k of one vector and of another, in turn.
     pub(super) pairs: [[u16; 32]; 2],
-    /// Byte 4w + q: low bytes of halfwords w, 16 + w of one vector, then of another.
-    pub(super) quads: [u8; 64],
-    /// The halfword's first bit within its 64.
-    pub(super) bits: [u8; 64],
 }
 
 pub(super) const ORDERS: Orders = {
-    let mut o = Orders {
-        spread: [[0; 64]; 2],
-        columns: [0; 64],
-        split: [[0; 32]; 2],
-        pairs: [[0; 32]; 2],
-        quads: [0; 64],
-        bits: [0; 64],
-    };
+    let mut o = Orders { spread: [[0; 64]; 2], columns: [0; 64], split: [[0; 32]; 2], pairs: [[0; 32]; 2] };
     let mut i = 0;
     while i < 32 {
         let mut half = 0;
@@ -36,8 +25,6 @@ pub(super) const ORDERS: Orders = {
             o.columns[2 * i + half] = (4 * (i % 16) + i / 16 + 2 * half) as u8;
             o.split[half][i] = (2 * i + half) as u16;
             o.pairs[half][i] = ((i / 2 + 16 * half) | ((i & 1) << 5)) as u16;
-            o.quads[2 * i + half] = (2 * (i / 2) + 32 * half + 64 * (i & 1)) as u8;
-            o.bits[2 * i + half] = (16 * (i % 4)) as u8;
             half += 1;
         }
         i += 1;
