@@ -386,14 +386,20 @@ impl Backend {
         }
     }
 
-    /// Runs every lane from its state over all rows, last to first.
-    pub(crate) fn encode_run(self, tables: &EncodeTables, shape: Shape, lanes: &mut Lanes, states: &mut [u32; LANES]) {
+    /// Runs every lane of one superblock, or of two of one shape, from its state over all rows, last to first.
+    pub(crate) fn encode_run<const N: usize>(
+        self,
+        tables: &EncodeTables,
+        shape: Shape,
+        lanes: [&mut Lanes; N],
+        states: [&mut [u32; LANES]; N],
+    ) {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) if shape.cols() == LANES && tables.table_bits >= VECTOR_TABLE_BITS => {
                 token.encode_run(tables, lanes, states);
             }
-            _ => lanes.run_scalar(tables, shape, states),
+            _ => lanes.into_iter().zip(states).for_each(|(lanes, states)| lanes.run_scalar(tables, shape, states)),
         }
     }
 
@@ -420,7 +426,7 @@ impl Backend {
 
 #[cfg(test)]
 mod tests {
-    use crate::superblock::{Classes, Encoder, Shape};
+    use crate::superblock::{Classes, EncodedSuperblock, Encoder, Shape, Source, Task, Workspace};
     use crate::{Context, HeadLayout, Isa, TableSet};
     use proptest::prelude::*;
 
@@ -495,9 +501,30 @@ mod tests {
             let col_classes: Vec<i8> = (0..cols).map(|_| (next() % 12) as i8 - 6).collect();
             let classes = Classes { rows: &row_classes, cols: &col_classes };
             let scalar = Encoder::new(layout, &set).unwrap().with_isa(Isa::Scalar).unwrap().encode(&heads, shape, classes).unwrap();
-            for isa in [Isa::Avx2, Isa::Avx512].into_iter().filter(|i| i.is_available()) {
-                let other = Encoder::new(layout, &set).unwrap().with_isa(isa).unwrap().encode(&heads, shape, classes).unwrap();
-                prop_assert_eq!(&other, &scalar);
+            // Two side by side, the other way round.
+            let bytes: Vec<u8> = heads.iter().flat_map(|h| h.to_le_bytes().into_iter().take(layout.bytes())).collect();
+            let source = Source { bytes: &bytes, row_stride: cols * layout.bytes(), element_bytes: layout.bytes() };
+            let turned_classes: Vec<u8> = row_classes.iter().rev().copied().collect();
+            let turned = Classes { rows: &turned_classes, cols: &col_classes };
+            let second = Encoder::new(layout, &set).unwrap().with_isa(Isa::Scalar).unwrap().encode(&heads, shape, turned).unwrap();
+            for isa in [Isa::Scalar, Isa::Avx2, Isa::Avx512].into_iter().filter(|i| i.is_available()) {
+                let encoder = Encoder::new(layout, &set).unwrap().with_isa(isa).unwrap();
+                prop_assert_eq!(&encoder.encode(&heads, shape, classes).unwrap(), &scalar);
+                let [mut states, mut others] = [(); 2].map(|()| vec![0; shape.state_bytes()]);
+                let [mut raw, mut other_raw] = [(); 2].map(|()| vec![0; shape.raw_bytes(layout)]);
+                let mut stream = Vec::new();
+                let tasks = [
+                    Task { source, classes, states: &mut states, raw: &mut raw },
+                    Task { source, classes: turned, states: &mut others, raw: &mut other_raw },
+                ];
+                let two = encoder.append(shape, tasks, &mut Workspace::default(), &mut stream).unwrap();
+                let mut at = 0;
+                for (one, encoded, states, raw) in [(&scalar, two[0], states, raw), (&second, two[1], others, other_raw)] {
+                    let stream = stream[at..at + encoded.stream_bytes].to_vec();
+                    at += encoded.stream_bytes;
+                    let (base, patches) = (encoded.base, encoded.patches);
+                    prop_assert_eq!(&EncodedSuperblock { base, patches, states, raw, stream }, one);
+                }
             }
         }
     }
@@ -536,7 +563,7 @@ mod tests {
                 lanes.resize(shape, layout);
                 lanes.slots.fill(tables.entries()[0]);
                 let (mut vector, mut scalar) = (states, states);
-                backend.encode_run(&tables, shape, &mut lanes, &mut vector);
+                backend.encode_run(&tables, shape, [&mut lanes], [&mut vector]);
                 lanes.run_scalar(&tables, shape, &mut scalar);
                 assert_eq!(vector, scalar, "P {p}, frequency {freq}");
             }

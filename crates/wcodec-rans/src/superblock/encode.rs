@@ -71,9 +71,33 @@ const WELCOME_BASES: u8 = 16;
 
 /// Memory that encoding reuses from superblock to superblock.
 #[derive(Debug, Default)]
-pub struct Workspace {
+pub struct Workspace([Block; 2]);
+
+/// A superblock on its way.
+#[derive(Debug, Default)]
+struct Block {
     heads: Vec<u16>,
     lanes: Lanes,
+    ends: Ends,
+}
+
+/// Where lanes start and end.
+#[derive(Debug)]
+struct Ends {
+    /// T of every lane.
+    tails: [u32; LANES],
+    /// n of every lane.
+    lengths: [u32; LANES],
+    /// First the encoder's first states, then its last ones.
+    states: [u32; LANES],
+    /// The base aimed at; none for plain states.
+    aim: Option<u8>,
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self { tails: [0; LANES], lengths: [0; LANES], states: [STATE_LOW; LANES], aim: None }
+    }
 }
 
 /// Elements to encode: a superblock inside rows of bytes. The counterpart of [`super::Target`].
@@ -87,15 +111,17 @@ pub struct Source<'a> {
     pub element_bytes: usize,
 }
 
-/// Where the parts of an encoded superblock go.
+/// A superblock to encode, and where its parts go.
 #[derive(Debug)]
-pub struct Sink<'a> {
+pub struct Task<'a> {
+    /// Its elements.
+    pub source: Source<'a>,
+    /// Their classes.
+    pub classes: Classes<'a>,
     /// Filled with the states: [`Shape::state_bytes`] bytes.
     pub states: &'a mut [u8],
     /// Filled with the raw field: [`Shape::raw_bytes`] bytes.
     pub raw: &'a mut [u8],
-    /// Words, overflow and patches are appended; a multiple of 4 bytes.
-    pub stream: &'a mut Vec<u8>,
 }
 
 /// What the index says of an encoded superblock, beyond the length of its stream.
@@ -105,6 +131,8 @@ pub struct Encoded {
     pub base: u8,
     /// Number of patches at the end of the stream.
     pub patches: u16,
+    /// Bytes of the stream.
+    pub stream_bytes: usize,
 }
 
 impl Encoder {
@@ -154,28 +182,53 @@ impl Encoder {
             raw: vec![0; shape.raw_bytes(self.layout())],
             ..EncodedSuperblock::default()
         };
-        let mut work = Workspace { heads: heads.to_vec(), ..Workspace::default() };
-        let sink = Sink { states: &mut packed.states, raw: &mut packed.raw, stream: &mut packed.stream };
-        let encoded = self.encode_heads(shape, classes, &mut work, sink)?;
+        classes.check(shape)?;
+        let mut block = Block { heads: heads.to_vec(), ..Block::default() };
+        self.start(shape, classes, &mut block);
+        self.backend.encode_run(&self.tables, shape, [&mut block.lanes], [&mut block.ends.states]);
+        let encoded = self.finish(shape, &mut block, &mut packed.states, &mut packed.raw, &mut packed.stream);
         packed.base = encoded.base;
         packed.patches = encoded.patches;
         Ok(packed)
     }
 
-    /// As [`Encoder::encode`], but takes heads from elements and puts the parts where the caller wants them; allocates nothing but the
+    /// As [`Encoder::encode`], of one superblock or, in less time, of two side by side; takes heads from elements and puts the parts where the
+    /// caller wants them. To `stream` are appended words, overflow and patches, a multiple of 4 bytes. Allocates nothing but the
     /// stream's growth when `work` has served before.
     ///
     /// # Errors
-    /// [`RansError::BadArgument`] when `source`, `classes` or `sink` have another size than `shape`; then nothing has been
-    /// written.
-    pub fn append(
+    /// [`RansError::BadArgument`] when a part of a task has another size than `shape`; then nothing has been written.
+    pub fn append<const N: usize>(
         &self,
-        source: Source<'_>,
         shape: Shape,
-        classes: Classes<'_>,
+        tasks: [Task<'_>; N],
         work: &mut Workspace,
-        sink: Sink<'_>,
-    ) -> Result<Encoded> {
+        stream: &mut Vec<u8>,
+    ) -> Result<[Encoded; N]> {
+        const { assert!(N == 1 || N == 2) };
+        tasks.iter().try_for_each(|task| self.check(shape, task))?;
+        for (task, block) in tasks.iter().zip(&mut work.0) {
+            let Source { bytes, row_stride, element_bytes } = task.source;
+            block.heads.resize(shape.elements(), 0);
+            self.backend.encode_heads(bytes, row_stride, element_bytes, self.layout(), shape, &mut block.heads);
+            self.start(shape, task.classes, block);
+        }
+        let [a, b] = &mut work.0;
+        if N == 2 {
+            let states = [&mut a.ends.states, &mut b.ends.states];
+            self.backend.encode_run(&self.tables, shape, [&mut a.lanes, &mut b.lanes], states);
+        } else {
+            self.backend.encode_run(&self.tables, shape, [&mut a.lanes], [&mut a.ends.states]);
+        }
+        let mut blocks = work.0.iter_mut();
+        Ok(tasks.map(|task| {
+            let block = blocks.next().expect("two of them");
+            self.finish(shape, block, task.states, task.raw, stream)
+        }))
+    }
+
+    fn check(&self, shape: Shape, task: &Task<'_>) -> Result<()> {
+        let Task { source, classes, states, raw } = task;
         let row_bytes = shape.cols() * source.element_bytes;
         let spanned = (shape.rows() - 1) * source.row_stride + row_bytes;
         if !matches!(source.element_bytes, 1 | 2 | 4 | 8)
@@ -185,125 +238,113 @@ impl Encoder {
         {
             return Err(RansError::BadArgument("elements must span the superblock"));
         }
-        work.heads.resize(shape.elements(), 0);
-        let Source { bytes, row_stride, element_bytes } = source;
-        self.backend.encode_heads(bytes, row_stride, element_bytes, self.layout(), shape, &mut work.heads);
-        self.encode_heads(shape, classes, work, sink)
-    }
-
-    fn encode_heads(
-        &self,
-        shape: Shape,
-        classes: Classes<'_>,
-        work: &mut Workspace,
-        sink: Sink<'_>,
-    ) -> Result<Encoded> {
-        classes.check(shape)?;
-        let (layout, cols, Workspace { heads, lanes }) = (self.layout(), shape.cols(), work);
-        if sink.states.len() != shape.state_bytes() || sink.raw.len() != shape.raw_bytes(layout) {
+        if states.len() != shape.state_bytes() || raw.len() != shape.raw_bytes(self.layout()) {
             return Err(RansError::BadArgument("room for states and raw field must match the superblock"));
         }
+        classes.check(shape)
+    }
+
+    /// Everything before the run of the states: slots, raw codes, and the best starts.
+    ///
+    /// A lane's final state grows by one octave with n and wraps after 16, so one n of 16 lands it in a given octave, up to rounding:
+    /// the symbols' costs foretell it. A base moves the octave's edges; one of the welcome bases is aimed at that is far from what is
+    /// foretold of every lane.
+    fn start(&self, shape: Shape, classes: Classes<'_>, block: &mut Block) {
+        let (layout, cols, Block { heads, lanes, ends }) = (self.layout(), shape.cols(), block);
         lanes.resize(shape, layout);
         self.backend.encode_slots(&self.tables, heads, shape, classes, lanes);
         self.backend.encode_raw(layout, heads, shape, lanes);
+        *ends = Ends::default();
+        if !shape.carries(layout) {
+            return;
+        }
+        ends.tails = lanes.tails(shape);
+        let Packing::Bits { bases } = self.packing else { return };
+        let mut logs = [0; LANES];
+        self.backend.encode_costs(&self.tables, shape, lanes, &mut logs);
+        for (log, &t) in logs[..cols].iter_mut().zip(&ends.tails) {
+            // log2 of the final state, for n = 16.
+            *log = log.wrapping_add(log2_of_start(start(t, 16)));
+        }
+        let aim = if bases == 0 { 0 } else { quiet_base(&logs[..cols], bases) };
+        ends.aim = Some(aim);
+        let edge = (8 << 16) - log2_fixed(256 - u32::from(aim));
+        for lane in 0..cols {
+            // Modulo 16 octaves: n makes it 15 above the edge and something.
+            let above = logs[lane].wrapping_add(edge) >> 16;
+            ends.lengths[lane] = 16 + (15u32.wrapping_sub(above) & 15);
+            ends.states[lane] = start(ends.tails[lane], ends.lengths[lane]);
+        }
+    }
 
+    /// Everything behind the run: the base, lanes that run again for it, and the parts put together.
+    fn finish(
+        &self,
+        shape: Shape,
+        block: &mut Block,
+        states: &mut [u8],
+        raw: &mut [u8],
+        stream: &mut Vec<u8>,
+    ) -> Encoded {
+        let (layout, cols, Block { heads, lanes, ends }) = (self.layout(), shape.cols(), block);
         let carries = shape.carries(layout);
-        let tails = if carries { lanes.tails(shape) } else { [0; LANES] };
-        let packed = match self.packing {
-            Packing::Bits { bases } if carries => self.pack_states(shape, lanes, &tails, bases),
-            _ => None,
-        };
-        let plain = packed.is_none();
-        let (base, lengths, finals) = packed.unwrap_or_else(|| {
-            let mut states = [STATE_LOW; LANES];
-            self.backend.encode_run(&self.tables, shape, lanes, &mut states);
-            (PLAIN_STATES, [0; LANES], states)
-        });
+        let base = ends.aim.and_then(|aim| self.settle(shape, lanes, ends, aim));
+        if ends.aim.is_some() && base.is_none() {
+            ends.states = [STATE_LOW; LANES];
+            self.backend.encode_run(&self.tables, shape, [lanes], [&mut ends.states]);
+        }
 
-        let start = sink.stream.len();
-        self.backend.encode_words(shape, lanes, sink.stream);
-        let mut overflow = Overflow { out: sink.stream, pending: 0, filled: 0 };
-        for ((lane, stored), &t) in sink.states.chunks_exact_mut(4).enumerate().zip(&tails[..cols]) {
-            let word = if plain {
-                if carries {
-                    overflow.write(t, 32);
+        let first = stream.len();
+        self.backend.encode_words(shape, lanes, stream);
+        let mut overflow = Overflow { out: stream, pending: 0, filled: 0 };
+        for ((lane, stored), &t) in states.chunks_exact_mut(4).enumerate().zip(&ends.tails[..cols]) {
+            let word = match base {
+                Some(base) => {
+                    overflow.write(t, 31 - ends.lengths[lane]);
+                    (ends.states[lane] - state_base(base)) | (t & 0x8000_0000)
                 }
-                finals[lane]
-            } else {
-                overflow.write(t, 31 - lengths[lane]);
-                (finals[lane] - state_base(base)) | (t & 0x8000_0000)
+                None => {
+                    if carries {
+                        overflow.write(t, 32);
+                    }
+                    ends.states[lane]
+                }
             };
             stored.copy_from_slice(&word.to_le_bytes());
         }
         overflow.finish();
-        let stream = sink.stream;
-        stream.resize(start + (stream.len() - start).next_multiple_of(2), 0);
+        stream.resize(first + (stream.len() - first).next_multiple_of(2), 0);
         let mut patches = 0;
         for (i, j, value) in lanes.patches(layout, heads, shape) {
             stream.extend_from_slice(&((i * LANES + j) as u16).to_le_bytes());
             stream.extend_from_slice(&value.to_le_bytes());
             patches += 1;
         }
-        stream.resize(start + (stream.len() - start).next_multiple_of(4), 0);
-        for (bytes, half) in sink.raw.chunks_exact_mut(4).zip(&lanes.halves) {
+        stream.resize(first + (stream.len() - first).next_multiple_of(4), 0);
+        for (bytes, half) in raw.chunks_exact_mut(4).zip(&lanes.halves) {
             bytes.copy_from_slice(&half.to_le_bytes());
         }
-        Ok(Encoded { base, patches })
+        Encoded { base: base.unwrap_or(PLAIN_STATES), patches, stream_bytes: stream.len() - first }
     }
 
-    /// Runs the lanes from the best starts: the base, and every lane's n and final state. `None` when no base serves all lanes.
-    ///
-    /// A lane's final state grows by one octave with n and wraps after 16, so one n of 16 lands it in a given octave, up to rounding:
-    /// the symbols' costs foretell it. A base moves the octave's edges; one of the `bases` is aimed at that is far from what is
-    /// foretold of every lane. What happened then mostly fits some base. Where it does not, single lanes run again with a
-    /// neighbouring n.
-    fn pack_states(
-        &self,
-        shape: Shape,
-        lanes: &mut Lanes,
-        tails: &[u32; LANES],
-        bases: u8,
-    ) -> Option<(u8, [u32; LANES], [u32; LANES])> {
-        let cols = shape.cols();
-        let mut logs = [0; LANES];
-        self.backend.encode_costs(&self.tables, shape, lanes, &mut logs);
-        for (log, &t) in logs[..cols].iter_mut().zip(tails) {
-            // log2 of the final state, for n = 16.
-            *log = log.wrapping_add(log2_of_start(start(t, 16)));
-        }
-        let aim = if bases == 0 { 0 } else { quiet_base(&logs[..cols], bases) };
-        let edge = (8 << 16) - log2_fixed(256 - u32::from(aim));
-        let (mut lengths, mut states) = ([16u32; LANES], [STATE_LOW; LANES]);
-        for lane in 0..cols {
-            // Modulo 16 octaves: n makes it 15 above the edge and something.
-            let above = logs[lane].wrapping_add(edge) >> 16;
-            lengths[lane] = 16 + (15u32.wrapping_sub(above) & 15);
-            states[lane] = start(tails[lane], lengths[lane]);
-        }
-        self.backend.encode_run(&self.tables, shape, lanes, &mut states);
-
-        let least = states[..cols].iter().fold(u32::MAX, |least, &x| least.min(x));
-        let most = states[..cols].iter().fold(0, |most, &x| most.max(x));
+    /// The base for lanes that were aimed at one; `None` when none serves all. What happened mostly fits some base. Where it does not, single
+    /// lanes run again with a neighbouring n.
+    fn settle(&self, shape: Shape, lanes: &mut Lanes, ends: &mut Ends, aim: u8) -> Option<u8> {
+        let states = &ends.states[..shape.cols()];
+        let least = states.iter().fold(u32::MAX, |least, &x| least.min(x));
+        let most = states.iter().fold(0, |most, &x| most.max(x));
         let lowest = (1u32 << 31).saturating_sub(least).div_ceil(1 << 23).min(PLAIN_STATES.into()) as u8;
         if lowest < PLAIN_STATES && u64::from(most) < 2 * u64::from(state_base(lowest)) {
-            return Some((lowest, lengths, states));
+            return Some(lowest);
         }
-
-        self.turn_misfits(shape, lanes, tails, aim, &mut lengths, &mut states).map(|base| (base, lengths, states))
+        self.turn_misfits(shape, lanes, aim, ends)
     }
 
     /// Runs lanes that do not fit again, with a neighbouring n, and finds the first base that then serves all; from `aim` on, a window of
     /// bases at a time. Where a lane ends up is an octave away from where it was only up to rounding, so about ten bases miss a lane
     /// with either n.
-    fn turn_misfits(
-        &self,
-        shape: Shape,
-        lanes: &mut Lanes,
-        tails: &[u32; LANES],
-        aim: u8,
-        lengths: &mut [u32; LANES],
-        states: &mut [u32; LANES],
-    ) -> Option<u8> {
+    fn turn_misfits(&self, shape: Shape, lanes: &mut Lanes, aim: u8, ends: &mut Ends) -> Option<u8> {
+        let Ends { tails, lengths, states, .. } = ends;
         let windows = [u32::from(aim)..u32::from(PLAIN_STATES), 0..u32::from(aim)];
         let windows = windows.into_iter().flat_map(|bases| {
             let end = bases.end;

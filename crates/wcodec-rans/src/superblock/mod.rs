@@ -32,7 +32,7 @@ mod encode;
 mod scalar;
 
 pub use decode::{DecodeTables, Job, Superblock, Target};
-pub use encode::{Encoded, EncodedSuperblock, Encoder, Sink, Source, Workspace};
+pub use encode::{Encoded, EncodedSuperblock, Encoder, Source, Task, Workspace};
 pub(crate) use encode::{log2_of_start, trade_signs};
 
 use crate::LANES;

@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use wcodec_rans::TableSet;
-use wcodec_rans::superblock::{Classes, Encoder, Sink, Source, Workspace};
+use wcodec_rans::superblock::{Classes, Encoded, Encoder, Shape, Source, Task, Workspace};
+use wcodec_rans::{RansError, TableSet};
 
 use super::params::{BlockIndex, LanesParams};
 use super::{low, squeeze};
@@ -95,31 +95,43 @@ impl<'a> LanesEncoder<'a> {
         let (mut raw, rest) = out.split_at_mut(raw_len);
         let (mut states, mut low) = rest.split_at_mut(states_len);
         let mut index = Vec::with_capacity(blocks().count());
-        for (strip, block, shape) in blocks() {
+        let mut task = |strip: usize, block: usize, shape: Shape| {
             let (rows, cols) = (g.strip_rows(strip), g.block_cols(block));
             let bytes = &data[(rows.start - first_row) * g.row_bytes() + cols.start * g.element_bytes..];
             if low_bytes > 0 {
                 let own = split_off(&mut low, self.low_len(strip, shape.cols()));
                 self.pack_low(rows.clone(), bytes, cols.len(), own);
             }
-            let classes = Classes {
-                rows: self.params.row_classes.get(rows.clone()).unwrap_or(&self.zero_rows[..rows.len()]),
-                cols: self.params.col_classes.get(cols.clone()).unwrap_or(&self.zero_cols[..cols.len()]),
-            };
-            let source = Source { bytes, row_stride: g.row_bytes(), element_bytes: g.element_bytes };
-            let before = streams.len();
-            let sink = Sink {
+            Task {
+                source: Source { bytes, row_stride: g.row_bytes(), element_bytes: g.element_bytes },
+                classes: Classes {
+                    rows: self.params.row_classes.get(rows.clone()).unwrap_or(&self.zero_rows[..rows.len()]),
+                    cols: self.params.col_classes.get(cols).unwrap_or(&self.zero_cols[..shape.cols()]),
+                },
                 states: split_off(&mut states, shape.state_bytes()),
                 raw: split_off(&mut raw, shape.raw_bytes(layout)),
-                stream: streams,
-            };
-            let encoded = self
-                .encoder
-                .append(source, shape, classes, work, sink)
-                .map_err(|e| Error::BadArgument(e.to_string()))?;
-            let stream_words = u16::try_from((streams.len() - before) / 4)
-                .map_err(|_| Error::BadArgument("superblock stream too long".into()))?;
-            index.push(BlockIndex { stream_words, base: encoded.base, patches: encoded.patches });
+            }
+        };
+        let mut add = |encoded: &[Encoded]| {
+            encoded.iter().try_for_each(|encoded| {
+                let stream_words = u16::try_from(encoded.stream_bytes / 4)
+                    .map_err(|_| Error::BadArgument("superblock stream too long".into()))?;
+                index.push(BlockIndex { stream_words, base: encoded.base, patches: encoded.patches });
+                Ok::<(), Error>(())
+            })
+        };
+        let failed = |e: RansError| Error::BadArgument(e.to_string());
+        // Two of one shape go together.
+        let mut rest = blocks().peekable();
+        while let Some((strip, block, shape)) = rest.next() {
+            let first = task(strip, block, shape);
+            match rest.next_if(|next| next.2 == shape) {
+                Some((strip, block, _)) => {
+                    let second = task(strip, block, shape);
+                    add(&self.encoder.append(shape, [first, second], work, streams).map_err(failed)?)?;
+                }
+                None => add(&self.encoder.append(shape, [first], work, streams).map_err(failed)?)?,
+            }
         }
         out.extend_from_slice(streams);
         out.extend_from_slice(&data[g.chunk_rows(chunk).len() * g.row_bytes()..]);
