@@ -24,14 +24,14 @@ impl Probe {
             let start = (data.len() - window) * (2 * i + 1) / (2 * windows) / element * element;
             let bytes = &data[start..start + window];
             places.fill(u16::MAX);
-            for (at, word) in bytes.windows(WORD).step_by(element).enumerate() {
-                let word = u64::from_le_bytes(word.try_into().expect("a word"));
-                let place = &mut places[(word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize];
+            let word = |at: usize| u64::from_le_bytes(bytes[at * element..][..WORD].try_into().expect("a word"));
+            for at in 0..(bytes.len() + element).saturating_sub(WORD) / element {
+                let now = word(at);
+                let place = &mut places[(now.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize];
                 let before = std::mem::replace(place, at as u16);
                 seen += 1;
                 // No branches: nobody can foretell them.
-                let earlier = &bytes[usize::from(before.min(at as u16)) * element..][..WORD];
-                repeated += u32::from(before != u16::MAX) & u32::from(earlier == word.to_le_bytes());
+                repeated += u32::from(before != u16::MAX) & u32::from(word(usize::from(before.min(at as u16))) == now);
             }
             for plane in 0..element {
                 bits += entropy(&bytes[plane..], element);

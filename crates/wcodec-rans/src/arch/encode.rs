@@ -145,18 +145,28 @@ pub(crate) struct Turn {
     pub(crate) n: u32,
     /// The final state.
     pub(crate) state: u32,
-    /// Low half of the state before every row's step, and whether it is shed.
-    rows: Vec<(u16, bool)>,
+    /// Where its rows begin in [`Turns`], and its place in them.
+    first: usize,
+    place: usize,
 }
 
 /// What was run again.
 #[derive(Debug, Default)]
-pub(crate) struct Turns(Vec<Turn>);
+pub(crate) struct Turns {
+    turns: Vec<Turn>,
+    /// Low halves of the states before every row's step, and which of them are shed: runs side by side.
+    rows: Vec<([u16; TOGETHER], u8)>,
+}
 
 impl Turns {
+    pub(crate) fn clear(&mut self) {
+        self.turns.clear();
+        self.rows.clear();
+    }
+
     /// The run of a lane with `n`.
     pub(crate) fn find(&self, lane: usize, n: u32) -> Option<&Turn> {
-        self.0.iter().find(|turn| turn.lane == lane && turn.n == n)
+        self.turns.iter().find(|turn| turn.lane == lane && turn.n == n)
     }
 }
 
@@ -229,28 +239,31 @@ impl Lanes {
     ) {
         let lane: [(usize, u32, u32); N] = std::array::from_fn(|i| lanes[i.min(lanes.len() - 1)]);
         let mut x = lane.map(|(.., x)| x);
-        let mut steps = vec![[(0, false); N]; shape.rows()];
-        for (steps, slots) in steps.iter_mut().zip(self.slots.chunks_exact(shape.cols())).rev() {
+        let first = turns.rows.len();
+        turns.rows.resize(first + shape.rows(), ([0; TOGETHER], 0));
+        for ((words, sheds), slots) in turns.rows[first..].iter_mut().zip(self.slots.chunks_exact(shape.cols())).rev() {
             for i in 0..N {
                 let (next, shed) = tables.step(x[i], slots[lane[i].0]);
-                steps[i] = (x[i] as u16, shed);
+                words[i] = x[i] as u16;
+                *sheds |= u8::from(shed) << i;
                 x[i] = next;
             }
         }
-        turns.0.extend(lanes.iter().enumerate().map(|(i, &(lane, n, _))| Turn {
+        turns.turns.extend(lanes.iter().enumerate().map(|(place, &(lane, n, _))| Turn {
             lane,
             n,
-            state: x[i],
-            rows: steps.iter().map(|step| step[i]).collect(),
+            state: x[place],
+            first,
+            place,
         }));
     }
 
     /// Puts another run in the place of a lane's first.
-    pub(crate) fn replace(&mut self, shape: Shape, turn: &Turn) {
+    pub(crate) fn replace(&mut self, shape: Shape, turns: &Turns, turn: &Turn) {
         let words = self.words.chunks_exact_mut(shape.cols());
-        for ((words, sheds), &(word, shed)) in words.zip(&mut self.sheds).zip(&turn.rows) {
-            words[turn.lane] = word;
-            *sheds = (*sheds & !(1 << turn.lane)) | (u64::from(shed) << turn.lane);
+        for ((words, sheds), (again, shed)) in words.zip(&mut self.sheds).zip(&turns.rows[turn.first..]) {
+            words[turn.lane] = again[turn.place];
+            *sheds = (*sheds & !(1 << turn.lane)) | (u64::from(shed >> turn.place & 1) << turn.lane);
         }
     }
 

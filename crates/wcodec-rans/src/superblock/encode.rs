@@ -79,6 +79,7 @@ struct Block {
     heads: Vec<u16>,
     lanes: Lanes,
     ends: Ends,
+    turns: Turns,
 }
 
 /// Where lanes start and end.
@@ -250,7 +251,7 @@ impl Encoder {
     /// the symbols' costs foretell it. A base moves the octave's edges; one of the welcome bases is aimed at that is far from what is
     /// foretold of every lane.
     fn start(&self, shape: Shape, classes: Classes<'_>, block: &mut Block) {
-        let (layout, cols, Block { heads, lanes, ends }) = (self.layout(), shape.cols(), block);
+        let (layout, cols, Block { heads, lanes, ends, .. }) = (self.layout(), shape.cols(), block);
         lanes.resize(shape, layout);
         self.backend.encode_slots(&self.tables, heads, shape, classes, lanes);
         self.backend.encode_raw(layout, heads, shape, lanes);
@@ -286,9 +287,9 @@ impl Encoder {
         raw: &mut [u8],
         stream: &mut Vec<u8>,
     ) -> Encoded {
-        let (layout, cols, Block { heads, lanes, ends }) = (self.layout(), shape.cols(), block);
+        let (layout, cols, Block { heads, lanes, ends, turns }) = (self.layout(), shape.cols(), block);
         let carries = shape.carries(layout);
-        let base = ends.aim.and_then(|aim| self.settle(shape, lanes, ends, aim));
+        let base = ends.aim.and_then(|aim| self.settle(shape, lanes, ends, turns, aim));
         if ends.aim.is_some() && base.is_none() {
             ends.states = [STATE_LOW; LANES];
             self.backend.encode_run(&self.tables, shape, [lanes], [&mut ends.states]);
@@ -329,7 +330,7 @@ impl Encoder {
 
     /// The base for lanes that were aimed at one; `None` when none serves all. What happened mostly fits some base. Where it does not, single
     /// lanes run again with a neighbouring n.
-    fn settle(&self, shape: Shape, lanes: &mut Lanes, ends: &mut Ends, aim: u8) -> Option<u8> {
+    fn settle(&self, shape: Shape, lanes: &mut Lanes, ends: &mut Ends, turns: &mut Turns, aim: u8) -> Option<u8> {
         let states = &ends.states[..shape.cols()];
         let least = states.iter().fold(u32::MAX, |least, &x| least.min(x));
         let most = states.iter().fold(0, |most, &x| most.max(x));
@@ -337,20 +338,20 @@ impl Encoder {
         if lowest < PLAIN_STATES && u64::from(most) < 2 * u64::from(state_base(lowest)) {
             return Some(lowest);
         }
-        self.turn_misfits(shape, lanes, aim, ends)
+        self.turn_misfits(shape, lanes, ends, turns, aim)
     }
 
     /// Runs lanes that do not fit again, with a neighbouring n, and finds the first base that then serves all; from `aim` on, a window of
     /// bases at a time. Where a lane ends up is an octave away from where it was only up to rounding, so about ten bases miss a lane
     /// with either n.
-    fn turn_misfits(&self, shape: Shape, lanes: &mut Lanes, aim: u8, ends: &mut Ends) -> Option<u8> {
+    fn turn_misfits(&self, shape: Shape, lanes: &mut Lanes, ends: &mut Ends, turns: &mut Turns, aim: u8) -> Option<u8> {
         let Ends { tails, lengths, states, .. } = ends;
         let windows = [u32::from(aim)..u32::from(PLAIN_STATES), 0..u32::from(aim)];
         let windows = windows.into_iter().flat_map(|bases| {
             let end = bases.end;
             bases.step_by(WINDOW as usize).map(move |first| first..(first + WINDOW).min(end))
         });
-        let mut turns = Turns::default();
+        turns.clear();
         for window in windows {
             let (highest, lowest) = (state_base(window.start as u8), state_base(window.end as u8 - 1));
             // Lanes that some base of the window does not serve. Just below its octave one more bit helps; far below, that is,
@@ -363,7 +364,7 @@ impl Encoder {
                 .filter(|&(lane, n)| turns.find(lane, n).is_none())
                 .map(|(lane, n)| (lane, n, start(tails[lane], n)))
                 .collect();
-            lanes.run_lanes(&self.tables, shape, &wanted, &mut turns);
+            lanes.run_lanes(&self.tables, shape, &wanted, turns);
             let all = u32::MAX >> (32 - window.len());
             let fitting = misfits().fold(all, |fitting, lane| {
                 let turned = turns.find(lane, n_for(states[lane], lengths[lane]));
@@ -380,7 +381,7 @@ impl Encoder {
                 else {
                     continue;
                 };
-                lanes.replace(shape, turn);
+                lanes.replace(shape, turns, turn);
                 (lengths[lane], states[lane]) = (turn.n, turn.state);
             }
             return Some((window.start + place) as u8);
@@ -390,7 +391,7 @@ impl Encoder {
 }
 
 /// Bases that are looked at together.
-const WINDOW: u32 = 16;
+const WINDOW: u32 = 8;
 
 /// Which bases of a window serve a lane that ends with state `x`, A ≤ x < 2A, as bits.
 fn bases_of(x: u32, window: &Range<u32>) -> u32 {
