@@ -112,7 +112,7 @@ fn heads_of_4(bytes: &[u8], row_stride: usize, heads: &mut [u16]) {
     }
 }
 
-/// Asks for the bytes at any address, valid or not.
+/// Asks for the bytes at any address, valid or not: a prefetch never faults.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn prefetch(at: *const u8) {

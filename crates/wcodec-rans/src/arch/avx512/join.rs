@@ -83,7 +83,7 @@ macro_rules! value_row {
             }
             Rows::Distances(distances, side, patches) => {
                 // SAFETY: as above.
-                let distances = unsafe { &distances[$i].assume_init_ref()[side] };
+                let distances = unsafe { &distances[$i].assume_init_ref().0[side] };
                 let mut words = if narrow(OUT) {
                     [load(distances), _mm512_setzero_si512()]
                 } else {

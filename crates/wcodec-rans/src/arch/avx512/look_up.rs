@@ -12,7 +12,12 @@ use super::vectors::{ORDERS, load, load_words, store};
 use crate::superblock::Target;
 
 /// Distances ([`Registers::distances`], shifted) of one row of two superblocks.
-pub(super) type DistanceRow = MaybeUninit<[[u8; 64]; 2]>;
+pub(super) type DistanceRow = MaybeUninit<Row>;
+
+/// A vector of each superblock's; the steps store whole vectors there.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Row(pub(super) [[u8; 64]; 2]);
 
 /// What the classes of a row and of 32 columns each of two superblocks make of 64 lanes.
 #[derive(Debug, Clone, Copy)]
@@ -265,7 +270,7 @@ unsafe fn run<const PAIRS: usize, const V: usize>(
 )]
 unsafe fn measure(t: &LookUp<'_>, contexts: &[Context; 2], row: &mut DistanceRow) {
     // SAFETY: as above.
-    let row = unsafe { row.assume_init_mut() };
+    let Row(row) = unsafe { row.assume_init_mut() };
     let [even, odd] = [0, 1].map(|h| {
         let symbols = load(&row[h]);
         let distance = if t.tables.bucket_bits <= 6 {
