@@ -23,15 +23,16 @@ impl Probe {
         for i in 0..windows {
             let start = (data.len() - window) * (2 * i + 1) / (2 * windows) / element * element;
             let bytes = &data[start..start + window];
-            places.fill(u16::MAX);
+            places.fill(0);
             let word = |at: usize| u64::from_le_bytes(bytes[at * element..][..WORD].try_into().expect("a word"));
             for at in 0..(bytes.len() + element).saturating_sub(WORD) / element {
                 let now = word(at);
                 let place = &mut places[(now.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize];
-                let before = std::mem::replace(place, at as u16);
+                // No branches: nobody can foretell them. A place that nothing has taken points at the first word, which is another one:
+                // if it were this one, it would have taken the place.
+                let before = usize::from(std::mem::replace(place, at as u16));
+                repeated += u32::from(word(before) == now) & u32::from(at > 0);
                 seen += 1;
-                // No branches: nobody can foretell them.
-                repeated += u32::from(before != u16::MAX) & u32::from(word(usize::from(before.min(at as u16))) == now);
             }
             for plane in 0..element {
                 bits += entropy(&bytes[plane..], element);

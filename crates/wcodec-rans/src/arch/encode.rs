@@ -5,6 +5,7 @@ use super::encode_registers::SlotRegisters;
 use crate::LANES;
 use crate::alias::AliasTable;
 use crate::error::{RansError, Result};
+use crate::freq::MAX_TABLE_BITS;
 use crate::layout::HeadLayout;
 use crate::superblock::{Classes, Shape, log2_of_start, raw_position, trade_signs};
 use crate::table_set::{Context, TableSet};
@@ -15,10 +16,13 @@ pub(crate) type Slot = u32;
 /// Mark of a slot that is not its element's own.
 pub(crate) const PATCHED: Slot = 1 << 31;
 
+/// Frequencies are below.
+const FREQS: usize = 1 << MAX_TABLE_BITS;
+
 /// Frequency of a slot, 1 to 4095.
 #[inline]
 pub(crate) fn freq(slot: Slot) -> u32 {
-    slot & 0xfff
+    slot & (FREQS as u32 - 1)
 }
 
 /// See [`Slot`]; below K·2^P ≤ 2^15.
@@ -42,7 +46,7 @@ pub(crate) struct EncodeTables {
     pub(crate) registers: Option<Box<SlotRegisters>>,
     /// ⌈2^(32+P) / freq⌉ of every frequency that some slot has. For x < freq·2^(32−P), x·reciprocal stays below 2^64 and, shifted right
     /// by 32 + P, is exactly ⌊x / freq⌋, since x·(reciprocal·freq − 2^(32+P)) < freq²·2^(32−P) < 2^(32+P).
-    reciprocals: Vec<u64>,
+    reciprocals: Box<[u64; FREQS]>,
     /// Of every table, in blocks of 2^P, the slot of every symbol's every bias.
     places: Vec<u16>,
 }
@@ -60,7 +64,7 @@ impl EncodeTables {
         let all = || set.context_tables().flat_map(|(_, c)| coded(c));
         let (first, last) = (all().min().unwrap_or(0), all().max().unwrap_or(0));
         let (p, width) = (set.table_bits(), usize::from(last - first) + 2);
-        let mut reciprocals = vec![0; 1 << p];
+        let mut reciprocals = Box::new([0; FREQS]);
         let mut entries = Vec::with_capacity(set.contexts() * width);
         let mut places = Vec::with_capacity(set.tables().len() << p);
         for table in set.tables() {

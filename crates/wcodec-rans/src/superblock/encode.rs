@@ -391,7 +391,7 @@ impl Encoder {
 }
 
 /// Bases that are looked at together.
-const WINDOW: u32 = 8;
+const WINDOW: u32 = 4;
 
 /// Which bases of a window serve a lane that ends with state `x`, A ≤ x < 2A, as bits.
 fn bases_of(x: u32, window: &Range<u32>) -> u32 {

@@ -37,12 +37,14 @@ impl Counts {
                     stats::places(&heads, class, &classes.cols, last, [layout.shift(), bits], &mut places);
                     // Two histograms: neighbours that fall on one count would wait for each other.
                     let [a, b] = &mut counts;
-                    for pair in places.chunks(2) {
-                        a[usize::from(pair[0])] += 1;
-                        if let [_, other] = pair {
-                            b[usize::from(*other)] += 1;
-                        }
+                    let (fours, rest) = places.as_chunks::<4>();
+                    for &[i, j, k, l] in fours {
+                        a[usize::from(i)] += 1;
+                        b[usize::from(j)] += 1;
+                        a[usize::from(k)] += 1;
+                        b[usize::from(l)] += 1;
                     }
+                    rest.iter().for_each(|&place| a[usize::from(place)] += 1);
                 }
                 let [mut a, b] = counts;
                 a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
