@@ -221,7 +221,7 @@ fn gather<const N: usize, const NARROW: bool>(
     Some(done)
 }
 
-/// Decodes superblocks by byte permutations: four together, or two, or one beside itself.
+/// Decodes superblocks by byte permutations: four together, or two, or one beside itself. Buffers are for the usual height, or for the greatest.
 #[target_feature(
     enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
 )]
@@ -237,20 +237,30 @@ fn looked_up<const N: usize, const V: usize>(
     if N == 1 {
         pairs[0][1] = &blocks[0];
     }
-    // Buffers for the usual height, or for the greatest.
-    match (N > 2, plan.rows <= USUAL_ROWS) {
-        (false, true) => look_up_pairs::<1, V, USUAL_ROWS>(tables, plan, &[pairs[0]], N, &mut done, target),
-        (false, false) => look_up_pairs::<1, V, MAX_ROWS>(tables, plan, &[pairs[0]], N, &mut done, target),
-        (true, true) => look_up_pairs::<2, V, USUAL_ROWS>(tables, plan, &pairs, N, &mut done, target),
-        (true, false) => look_up_pairs::<2, V, MAX_ROWS>(tables, plan, &pairs, N, &mut done, target),
-    }?;
+    let usual = plan.rows <= USUAL_ROWS;
+    // Rows of fused elements are so long that four superblocks' would leave the first-level cache before they are written.
+    if N > 2 && plan.output != Output::Fused {
+        if usual {
+            look_up_pairs::<2, V, USUAL_ROWS>(tables, plan, &pairs, &mut done, target)?;
+        } else {
+            look_up_pairs::<2, V, MAX_ROWS>(tables, plan, &pairs, &mut done, target)?;
+        }
+        return Some(done);
+    }
+    for (pair, done) in pairs.iter().zip(done.chunks_mut(2)) {
+        if usual {
+            look_up_pairs::<1, V, USUAL_ROWS>(tables, plan, &[*pair], done, target)?;
+        } else {
+            look_up_pairs::<1, V, MAX_ROWS>(tables, plan, &[*pair], done, target)?;
+        }
+    }
     Some(done)
 }
 
 /// Rows of most superblocks.
 const USUAL_ROWS: usize = 64;
 
-/// As [`looked_up`] (whose caller is not to clear the stack for the largest buffers), for the first `count` superblocks of PAIRS pairs, of at most ROWS rows.
+/// As [`looked_up`] (whose caller is not to clear the stack for the largest buffers), for PAIRS pairs of at most ROWS rows, or the first of a pair.
 #[inline(never)]
 #[target_feature(
     enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
@@ -259,7 +269,6 @@ fn look_up_pairs<const PAIRS: usize, const V: usize, const ROWS: usize>(
     tables: &DecodeTables,
     plan: &Plan,
     blocks: &[[&Full<'_>; 2]; PAIRS],
-    count: usize,
     done: &mut [Done],
     target: &mut Target<'_>,
 ) -> Option<()> {
@@ -268,7 +277,7 @@ fn look_up_pairs<const PAIRS: usize, const V: usize, const ROWS: usize>(
     let mut positions = [[0usize; 2]; PAIRS];
     let mut distances = [[DistanceRow::uninit(); ROWS]; PAIRS];
     let mut contexts = [[PairContext::uninit(); ROWS]; PAIRS];
-    let mut of_row = [[0u16; ROWS]; PAIRS];
+    let mut of_row = [[0u32; ROWS]; PAIRS];
     let mut parts = contexts.iter_mut().zip(&mut of_row);
     let mut contexts: [Contexts<'_>; PAIRS] = std::array::from_fn(|_| {
         let (all, of_row) = parts.next().expect("as many");
@@ -285,7 +294,7 @@ fn look_up_pairs<const PAIRS: usize, const V: usize, const ROWS: usize>(
         std::array::from_fn(|_| parts.next().expect("as many").as_mut_slice());
     look_up::symbol_rows::<PAIRS, V>(&t, plan, blocks, &contexts, &mut states, &mut positions, &mut distances, target);
     let c = constants(tables, plan);
-    for (b, done) in done.iter_mut().enumerate().take(count) {
+    for (b, done) in done.iter_mut().enumerate() {
         let (p, b) = (b / 2, b % 2);
         let block = blocks[p][b];
         let tails = carried(&states[p][b], block, plan, &mut positions[p][b])?;

@@ -4,12 +4,11 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-use super::super::plan::{Full, Plan, ROW_WINDOW};
+use super::super::plan::{Full, Output, Plan, ROW_WINDOW};
 use super::super::registers::Registers;
-use super::prefetch;
 use super::step::{Places, States, back, both, front};
 use super::vectors::{ORDERS, load, load_words, store};
-use crate::superblock::Target;
+use crate::superblock::{GROUP_ROWS, Target};
 
 /// Distances ([`Registers::distances`], shifted) of one row of two superblocks.
 pub(super) type DistanceRow = MaybeUninit<Row>;
@@ -34,10 +33,10 @@ pub(super) struct Context {
 /// Contexts of the even and of the odd columns.
 pub(super) type PairContext = MaybeUninit<[Context; 2]>;
 
-/// The contexts of the rows of two superblocks, each met once; and which of them a row has.
+/// The contexts of the rows of two superblocks, each met once; and at which byte of them a row has its own.
 pub(super) struct Contexts<'a> {
     pub(super) all: &'a mut [PairContext],
-    pub(super) of_row: &'a mut [u16],
+    pub(super) of_row: &'a mut [u32],
 }
 
 /// What the steps in registers need: the byte tables and vectors that no row changes.
@@ -73,7 +72,7 @@ impl Contexts<'_> {
         enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
     )]
     pub(super) fn fill(&mut self, t: &LookUp<'_>, blocks: [&Full<'_>; 2]) {
-        const NEW: u16 = u16::MAX;
+        const NEW: u32 = u32::MAX;
         let cols = blocks.map(|block| column_classes(block));
         let mut known = [NEW; 256];
         // Superblocks side by side have the same rows.
@@ -83,22 +82,12 @@ impl Contexts<'_> {
             let classes = blocks.map(|block| block.rows[i]);
             let known = &mut known[usize::from(classes[0])];
             if *known == NEW || !alike {
-                *known = count;
-                self.all[usize::from(count)].write(context(t, classes, &cols));
+                self.all[count].write(context(t, classes, &cols));
+                *known = (count * size_of::<PairContext>()) as u32;
                 count += 1;
             }
             *of_row = *known;
         }
-    }
-
-    /// The contexts of row `i`.
-    ///
-    /// # Safety
-    /// They must have been [filled](Self::fill).
-    #[inline]
-    pub(super) unsafe fn row(&self, i: usize) -> &[Context; 2] {
-        // SAFETY: as above.
-        unsafe { self.all[usize::from(self.of_row[i])].assume_init_ref() }
     }
 }
 
@@ -209,53 +198,110 @@ unsafe fn run<const PAIRS: usize, const V: usize>(
     rows: std::ops::Range<usize>,
     target: &Target<'_>,
 ) {
+    assert!((0..PAIRS).all(|p| rows.end <= contexts[p].of_row.len() && rows.end <= distances[p].len()));
+    // Plain pointers, and all of a row's places by one index: what is not a step has to be little.
+    let offsets: [*const u32; PAIRS] = std::array::from_fn(|p| contexts[p].of_row.as_ptr());
+    let all: [*const Context; PAIRS] = std::array::from_fn(|p| contexts[p].all.as_ptr().cast());
+    let found_at: [*mut [u8; 64]; PAIRS] = std::array::from_fn(|p| distances[p].as_mut_ptr().cast());
+    let ahead = Ahead::new::<PAIRS>(plan, blocks, target);
+    // Locals stay in registers.
+    let mut x = *lanes;
+    let mut at_now = *at;
+    macro_rules! context {
+        ($p:expr, $i:expr) => {
+            all[$p].byte_add(*offsets[$p].add($i) as usize)
+        };
+    }
     macro_rules! places {
         ($p:expr, $h:expr, $i:expr, $contexts:expr) => {{
-            let [first, second] = &mut at[$p];
-            let row = distances[$p].as_mut_ptr().wrapping_add($i).cast::<[u8; 64]>();
-            Places { context: &raw const $contexts[$h], streams: [first, second], symbols: row.wrapping_add($h) }
+            let [first, second] = &mut at_now[$p];
+            Places { context: $contexts.add($h), streams: [first, second], symbols: found_at[$p].add(2 * $i + $h) }
         }};
     }
-    // SAFETY: as above.
+    // SAFETY: as above; rows of contexts and symbols are there.
     unsafe {
-        let mut first = contexts[0].row(rows.start);
-        let mut found = front::<V>(t, &mut lanes[0][0], &first[0]);
+        let mut first = context!(0, rows.start);
+        let mut found = front::<V>(t, &mut x[0][0], first);
         for i in rows.clone() {
-            let next = (i + 1).min(rows.end - 1);
             let of_first = first;
-            first = contexts[0].row(next);
-            {
-                let [even, odd] = &mut lanes[0];
-                found = both::<V>(t, odd, &of_first[1], even, found, places!(0, 0, i, of_first));
-            }
-            for b in 0..2 {
-                prefetch(plan, blocks[0][b], i, at[0][b], target);
-            }
-            let (last, of_last) = if PAIRS == 2 {
-                let second = contexts[1].row(i);
-                let [lanes0, lanes1] = lanes.as_mut_slice() else { unreachable!("two pairs") };
-                found = both::<V>(t, &mut lanes1[0], &second[0], &mut lanes0[1], found, places!(0, 1, i, of_first));
-                measure(t, of_first, &mut distances[0][i]);
-                let [even, odd] = lanes1;
-                found = both::<V>(t, odd, &second[1], even, found, places!(1, 0, i, second));
-                for b in 0..2 {
-                    prefetch(plan, blocks[1][b], i, at[1][b], target);
+            first = context!(0, (i + 1).min(rows.end - 1));
+            let [even, odd] = &mut x[0];
+            found = both::<V>(t, odd, of_first.add(1), even, found, places!(0, 0, i, of_first));
+            ahead.fetch::<2>(0, i, at_now[0]);
+            if PAIRS == 2 {
+                let second = context!(1, i);
+                let [x0, x1] = x.as_mut_slice() else { unreachable!("two pairs") };
+                found = both::<V>(t, &mut x1[0], second, &mut x0[1], found, places!(0, 1, i, of_first));
+                measure(t, of_first, found_at[0].add(2 * i));
+                let [even, odd] = x1;
+                found = both::<V>(t, odd, second.add(1), even, found, places!(1, 0, i, second));
+                ahead.fetch::<2>(2, i, at_now[1]);
+                let places = places!(1, 1, i, second);
+                if i + 1 == rows.end {
+                    back::<V>(t, &mut x1[1], found, places);
+                } else {
+                    found = both::<V>(t, &mut x0[0], first, &mut x1[1], found, places);
                 }
-                (1, second)
+                measure(t, second, found_at[1].add(2 * i));
             } else {
-                (0, of_first)
-            };
-            let places = places!(last, 1, i, of_last);
-            if i + 1 == rows.end {
-                back::<V>(t, &mut lanes[last][1], found, places);
-            } else if PAIRS == 2 {
-                let [lanes0, lanes1] = lanes.as_mut_slice() else { unreachable!("two pairs") };
-                found = both::<V>(t, &mut lanes0[0], &first[0], &mut lanes1[1], found, places);
-            } else {
-                let [even, odd] = &mut lanes[0];
-                found = both::<V>(t, even, &first[0], odd, found, places);
+                let places = places!(0, 1, i, of_first);
+                if i + 1 == rows.end {
+                    back::<V>(t, odd, found, places);
+                } else {
+                    found = both::<V>(t, even, first, odd, found, places);
+                }
+                measure(t, of_first, found_at[0].add(2 * i));
             }
-            measure(t, of_last, &mut distances[last][i]);
+        }
+    }
+    *lanes = x;
+    *at = at_now;
+}
+
+/// As [`super::prefetch`], for all superblocks by one index: a row of scalar code for each would take as long as a third of a step.
+struct Ahead {
+    rows: [*const u8; 4],
+    raw: [*const u8; 4],
+    low: [*const u8; 4],
+    row_stride: usize,
+    /// Bytes of raw field per row.
+    raw_stride: usize,
+    fused: bool,
+}
+
+impl Ahead {
+    #[inline]
+    fn new<const PAIRS: usize>(plan: &Plan, blocks: &[[&Full<'_>; 2]; PAIRS], target: &Target<'_>) -> Self {
+        let block = |n: usize| blocks[(n / 2).min(PAIRS - 1)][n % 2];
+        Self {
+            rows: std::array::from_fn(|n| target.bytes.as_ptr().wrapping_add(block(n).offset)),
+            raw: std::array::from_fn(|n| block(n).raw.as_ptr()),
+            low: std::array::from_fn(|n| block(n).low.as_ptr()),
+            row_stride: target.row_stride,
+            raw_stride: 128 * plan.raw_bits / GROUP_ROWS,
+            fused: plan.output == Output::Fused,
+        }
+    }
+
+    /// For row `i` of N superblocks from the `first` on.
+    #[inline]
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
+    )]
+    fn fetch<const N: usize>(&self, first: usize, i: usize, streams: [*const u8; N]) {
+        for b in 0..N {
+            let row = self.rows[first + b].wrapping_add(i * self.row_stride);
+            _mm_prefetch::<_MM_HINT_ET0>(row.cast());
+            _mm_prefetch::<_MM_HINT_ET0>(row.wrapping_add(64).cast());
+            _mm_prefetch::<_MM_HINT_T0>(self.raw[first + b].wrapping_add(i * self.raw_stride).cast());
+            _mm_prefetch::<_MM_HINT_T0>(streams[b].wrapping_add(768).cast());
+            if self.fused {
+                let low = self.low[first + b].wrapping_add(128 * i);
+                _mm_prefetch::<_MM_HINT_ET0>(row.wrapping_add(128).cast());
+                _mm_prefetch::<_MM_HINT_ET0>(row.wrapping_add(192).cast());
+                _mm_prefetch::<_MM_HINT_T0>(low.cast());
+                _mm_prefetch::<_MM_HINT_T0>(low.wrapping_add(64).cast());
+            }
         }
     }
 }
@@ -263,30 +309,33 @@ unsafe fn run<const PAIRS: usize, const V: usize>(
 /// Makes distances of a row's symbols, which the steps have left in its place: from even and odd columns, in the order of [`super::step`], to rows.
 ///
 /// # Safety
-/// Both parities must have been written.
+/// `contexts` and `row` must be those of both parities, and symbols be written.
 #[inline]
 #[target_feature(
     enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vbmi,avx512vbmi2,bmi2,popcnt,pclmulqdq,vpclmulqdq"
 )]
-unsafe fn measure(t: &LookUp<'_>, contexts: &[Context; 2], row: &mut DistanceRow) {
+unsafe fn measure(t: &LookUp<'_>, contexts: *const Context, row: *mut [u8; 64]) {
     // SAFETY: as above.
-    let Row(row) = unsafe { row.assume_init_mut() };
-    let [even, odd] = [0, 1].map(|h| {
+    let (contexts, row) = unsafe { (&*contexts.cast::<[Context; 2]>(), &mut *row.cast::<[[u8; 64]; 2]>()) };
+    let mut halves = [_mm512_setzero_si512(); 2];
+    for h in 0..2 {
         let symbols = load(&row[h]);
         let distance = if t.tables.bucket_bits <= 6 {
             _mm512_permutexvar_epi8(symbols, t.distances)
         } else {
             let (vectors, _) = t.tables.distances.as_chunks::<64>();
-            let two = |k: usize| _mm512_permutex2var_epi8(load(&vectors[k]), symbols, load(&vectors[k + 1]));
-            _mm512_mask_mov_epi8(two(0), _mm512_movepi8_mask(symbols), two(2))
+            let low = _mm512_permutex2var_epi8(load(&vectors[0]), symbols, load(&vectors[1]));
+            let high = _mm512_permutex2var_epi8(load(&vectors[2]), symbols, load(&vectors[3]));
+            _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(symbols), high)
         };
         let shift = load(&contexts[h].shifts);
-        if t.tables.zero {
+        halves[h] = if t.tables.zero {
             _mm512_mask_add_epi8(distance, _mm512_test_epi8_mask(distance, distance), distance, shift)
         } else {
             _mm512_add_epi8(distance, shift)
-        }
-    });
+        };
+    }
+    let [even, odd] = halves;
     store(_mm512_unpacklo_epi8(even, odd), &mut row[0]);
     store(_mm512_unpackhi_epi8(even, odd), &mut row[1]);
 }

@@ -23,42 +23,37 @@ use std::mem::offset_of;
 use super::super::registers::{MAX_ENTRIES, Registers};
 use super::look_up::{Context, LookUp};
 
-/// Looks index bytes up in a table at an offset of [`Registers`]; clobbers `t`, with four vectors `x`, with more `y`. Masks hold the index's bits 7 and
-/// 8. What `$zero` leaves out is 0.
+/// Looks index bytes up in a table at an offset of [`Registers`]; clobbers, with four vectors, `x`, with more `y`, too. Masks hold the index's bits 7
+/// and 8. What `$zero` leaves out is 0.
 macro_rules! look_up {
     (2, $at:literal, $i:literal => $o:literal, $bit7:literal, $bit8:literal, $zero:literal) => {
         concat!(
-            "vmovdqa64 {t}, [{tables} + {", $at, "}]\n",
-            "vmovdqa64 {", $o, "}, {", $i, "}\n",
-            "vpermi2b {", $o, "}", $zero, ", {t}, [{tables} + {", $at, "} + 64]\n",
+            "vmovdqa64 {", $o, "}, [{tables} + {", $at, "}]\n",
+            "vpermt2b {", $o, "}", $zero, ", {", $i, "}, [{tables} + {", $at, "} + 64]\n",
         )
     };
     (4, $at:literal, $i:literal => $o:literal, $bit7:literal, $bit8:literal, $zero:literal) => {
         concat!(
-            "vmovdqa64 {t}, [{tables} + {", $at, "} + 128]\n",
-            "vmovdqa64 {x}, {", $i, "}\n",
-            "vpermi2b {x}", $zero, ", {t}, [{tables} + {", $at, "} + 192]\n",
+            "vmovdqa64 {x}, [{tables} + {", $at, "} + 128]\n",
+            "vpermt2b {x}", $zero, ", {", $i, "}, [{tables} + {", $at, "} + 192]\n",
             look_up!(2, $at, $i => $o, $bit7, $bit8, $zero),
             "vmovdqu8 {", $o, "}{{", $bit7, "}}, {x}\n",
         )
     };
     (6, $at:literal, $i:literal => $o:literal, $bit7:literal, $bit8:literal, $zero:literal) => {
         concat!(
-            "vmovdqa64 {t}, [{tables} + {", $at, "} + 256]\n",
-            "vmovdqa64 {y}, {", $i, "}\n",
-            "vpermi2b {y}", $zero, ", {t}, [{tables} + {", $at, "} + 320]\n",
+            "vmovdqa64 {y}, [{tables} + {", $at, "} + 256]\n",
+            "vpermt2b {y}", $zero, ", {", $i, "}, [{tables} + {", $at, "} + 320]\n",
             look_up!(4, $at, $i => $o, $bit7, $bit8, $zero),
             "vmovdqu8 {", $o, "}{{", $bit8, "}}, {y}\n",
         )
     };
     (8, $at:literal, $i:literal => $o:literal, $bit7:literal, $bit8:literal, $zero:literal) => {
         concat!(
-            "vmovdqa64 {t}, [{tables} + {", $at, "} + 256]\n",
-            "vmovdqa64 {y}, {", $i, "}\n",
-            "vpermi2b {y}", $zero, ", {t}, [{tables} + {", $at, "} + 320]\n",
-            "vmovdqa64 {t}, [{tables} + {", $at, "} + 384]\n",
-            "vmovdqa64 {x}, {", $i, "}\n",
-            "vpermi2b {x}", $zero, ", {t}, [{tables} + {", $at, "} + 448]\n",
+            "vmovdqa64 {y}, [{tables} + {", $at, "} + 256]\n",
+            "vpermt2b {y}", $zero, ", {", $i, "}, [{tables} + {", $at, "} + 320]\n",
+            "vmovdqa64 {x}, [{tables} + {", $at, "} + 384]\n",
+            "vpermt2b {x}", $zero, ", {", $i, "}, [{tables} + {", $at, "} + 448]\n",
             "vmovdqu8 {y}{{", $bit7, "}}, {x}\n",
             look_up!(4, $at, $i => $o, $bit7, $bit8, $zero),
             "vmovdqu8 {", $o, "}{{", $bit8, "}}, {y}\n",
@@ -211,7 +206,7 @@ macro_rules! steps {
         unsafe fn $front(t: &LookUp<'_>, states: &mut States, context: *const Context) -> Found {
             let [l0, l1, ..] = states;
             let (symbols, first, second): (__m512i, __m512i, __m512i);
-            let (_t, _x, _y, _a, _c, _f): (__m512i, __m512i, __m512i, __m512i, __m512i, __m512i);
+            let (_x, _y, _a, _c, _f): (__m512i, __m512i, __m512i, __m512i, __m512i);
             // SAFETY: reads `tables` and the context; writes only its operands.
             unsafe {
                 std::arch::asm!(
@@ -233,7 +228,7 @@ macro_rules! steps {
                     fd = out(zmm_reg) first,
                     fe = out(zmm_reg) second,
                     fa = out(zmm_reg) _a, fc = out(zmm_reg) _c, ff = out(zmm_reg) _f,
-                    t = out(zmm_reg) _t, x = out(zmm_reg) _x, y = out(zmm_reg) _y,
+                    x = out(zmm_reg) _x, y = out(zmm_reg) _y,
                     out("k1") _, out("k6") _, out("k7") _,
                     options(nostack, readonly),
                 );
@@ -248,7 +243,7 @@ macro_rules! steps {
         unsafe fn $back(t: &LookUp<'_>, states: &mut States, found: Found, places: Places<'_>) {
             let [l0, l1, h0, h1] = states;
             let [at0, at1] = places.streams;
-            let (_t, _x, _y, _a, _f, _g, _d, _e): (__m512i, __m512i, __m512i, __m512i, __m512i, __m512i, __m512i, __m512i);
+            let (_x, _y, _a, _f, _g, _d, _e): ( __m512i, __m512i, __m512i, __m512i, __m512i, __m512i, __m512i);
             // SAFETY: reads `tables`, the context, and 64 bytes of each stream from `at` on; writes its operands and the symbols.
             unsafe {
                 std::arch::asm!(
@@ -272,7 +267,7 @@ macro_rules! steps {
                     bd = inout(zmm_reg) found.biases[0] => _d,
                     be = inout(zmm_reg) found.biases[1] => _e,
                     ba = out(zmm_reg) _a, bf = out(zmm_reg) _f,
-                    t = out(zmm_reg) _t, x = out(zmm_reg) _x, y = out(zmm_reg) _y,
+                    x = out(zmm_reg) _x, y = out(zmm_reg) _y,
                     out("k2") _, out("k3") _, out("k4") _, out("k5") _,
                     options(nostack),
                 );
@@ -295,7 +290,7 @@ macro_rules! steps {
             let [l0, l1, h0, h1] = states;
             let [at0, at1] = places.streams;
             let (symbols, first, second): (__m512i, __m512i, __m512i);
-            let (_t, _x, _y, _a, _c, _f): (__m512i, __m512i, __m512i, __m512i, __m512i, __m512i);
+            let (_x, _y, _a, _c, _f): (__m512i, __m512i, __m512i, __m512i, __m512i);
             let (_ba, _bf, _g, _d, _e): (__m512i, __m512i, __m512i, __m512i, __m512i);
             // SAFETY: as in both.
             unsafe {
@@ -335,7 +330,7 @@ macro_rules! steps {
                     bd = inout(zmm_reg) found.biases[0] => _d,
                     be = inout(zmm_reg) found.biases[1] => _e,
                     ba = out(zmm_reg) _ba, bf = out(zmm_reg) _bf,
-                    t = out(zmm_reg) _t, x = out(zmm_reg) _x, y = out(zmm_reg) _y,
+                    x = out(zmm_reg) _x, y = out(zmm_reg) _y,
                     out("k1") _, out("k2") _, out("k3") _, out("k4") _, out("k5") _, out("k6") _, out("k7") _,
                     options(nostack),
                 );
