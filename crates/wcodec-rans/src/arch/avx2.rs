@@ -95,11 +95,10 @@ fn superblocks<const N: usize, const KIND: u8>(
     blocks: &[Full<'_>; N],
     target: &mut Target<'_>,
 ) -> Option<[Done; N]> {
-    let mut states = [[_mm256_setzero_si256(); 8]; N];
+    let mut lanes = [Lanes::new([_mm256_setzero_si256(); 8], &blocks[0]); N];
     for b in 0..N {
-        states[b] = first_states(&blocks[b])?;
+        lanes[b] = Lanes::new(first_states(&blocks[b])?, &blocks[b]);
     }
-    let mut lanes: [Lanes; N] = std::array::from_fn(|b| Lanes::new(states[b], &blocks[b]));
     let mut values: [Values; N] = [[MaybeUninit::uninit(); MAX_ROWS]; N];
     let mut i = 0;
     while i < plan.rows {

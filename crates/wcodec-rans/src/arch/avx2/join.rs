@@ -172,7 +172,9 @@ unsafe fn rows<const OUT: u8, const L: usize, const BITS: usize, const SUM: u8>(
         }
     }
     if SUM == WIDE {
-        sums = wide_sums.map(|sum| [_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum)]);
+        for (sums, wide) in sums.iter_mut().zip(wide_sums) {
+            *sums = [_mm256_castsi256_si128(wide), _mm256_extracti128_si256::<1>(wide)];
+        }
     }
     (SUM != NONE).then(|| fold::remainder(sums.as_flattened()))
 }
@@ -227,7 +229,10 @@ fn codes<const OUT: u8>(
     let mut turn = bit;
     if narrow(OUT) || last.is_some() {
         let right = _mm_cvtsi32_si128(bit);
-        codes = codes.map(|code| _mm256_srl_epi16(code, right));
+        // Loops, here and below: what other functions call, such as `map` does closures, is not inlined into functions compiled for AVX2.
+        for code in &mut codes {
+            *code = _mm256_srl_epi16(*code, right);
+        }
         turn = 0;
     }
     if let Some(last) = last {
@@ -241,7 +246,10 @@ fn codes<const OUT: u8>(
     }
     // To the right around a word's end, which brings each column's sign to the top of the other's half.
     let (right, left) = (_mm_cvtsi32_si128(turn + c.sign), _mm_cvtsi32_si128(32 - turn - c.sign));
-    codes.map(|code| _mm256_or_si256(_mm256_srl_epi32(code, right), _mm256_sll_epi32(code, left)))
+    for code in &mut codes {
+        *code = _mm256_or_si256(_mm256_srl_epi32(*code, right), _mm256_sll_epi32(*code, left));
+    }
+    codes
 }
 
 /// Joins a row of value words with its raw codes, and with its low bytes where it is fused: its elements, or heads that are to be scattered.

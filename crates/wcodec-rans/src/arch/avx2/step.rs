@@ -14,6 +14,7 @@ use crate::LANES;
 use crate::superblock::Target;
 
 /// The states of one superblock, and where in the stream its next words are.
+#[derive(Clone, Copy)]
 pub(super) struct Lanes {
     /// Eight vectors of eight, the first four of even columns, the others of odd ones.
     pub(super) states: [__m256i; 8],
