@@ -47,7 +47,7 @@ pub(crate) struct EncodeTables {
     /// ⌈2^(32+P) / freq⌉ of every frequency that some slot has. For x < freq·2^(32−P), x·reciprocal stays below 2^64 and, shifted right
     /// by 32 + P, is exactly ⌊x / freq⌋, since x·(reciprocal·freq − 2^(32+P)) < freq²·2^(32−P) < 2^(32+P).
     reciprocals: Box<[u64; FREQS]>,
-    /// Of every table, in blocks of 2^P, the slot of every symbol's every bias.
+    /// Of every table, in blocks of 2^P, the slot of every symbol's every bias; and one more number, so that every place has 32 bits.
     places: Vec<u16>,
 }
 
@@ -70,6 +70,7 @@ impl EncodeTables {
         for table in set.tables() {
             AliasTable::new(table).append_slots(table, &mut places);
         }
+        places.push(0);
         for (table, context) in set.context_tables() {
             let starts = table.starts();
             let top = (0..values.len()).max_by_key(|&s| (table.freqs()[s], values.len() - s)).unwrap_or(0);
@@ -92,6 +93,12 @@ impl EncodeTables {
 
     /// The slot of every bias at [`begin`] + bias: T·2^P of them.
     pub(crate) fn places(&self) -> &[u16] {
+        &self.places[..self.places.len() - 1]
+    }
+
+    /// [`EncodeTables::places`], and one number behind them.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn padded_places(&self) -> &[u16] {
         &self.places
     }
 
@@ -390,6 +397,8 @@ impl Backend {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) if shape.cols() == LANES => token.encode_slots(tables, heads, classes, lanes),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(token) if shape.cols() == LANES => token.encode_slots(tables, heads, classes, lanes),
             _ => lanes.slots_scalar(tables, heads, shape, classes),
         }
     }
@@ -399,6 +408,8 @@ impl Backend {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) if shape.cols() == LANES => token.encode_costs(tables, shape, lanes, costs),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(token) if shape.cols() == LANES => token.encode_costs(tables, shape, lanes, costs),
             _ => lanes.costs_scalar(tables, shape, costs),
         }
     }
@@ -416,6 +427,10 @@ impl Backend {
             Self::Avx512(token) if shape.cols() == LANES && tables.table_bits >= VECTOR_TABLE_BITS => {
                 token.encode_run(tables, lanes, states);
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(token) if shape.cols() == LANES && tables.table_bits >= VECTOR_TABLE_BITS => {
+                token.encode_run(tables, lanes, states);
+            }
             _ => lanes.into_iter().zip(states).for_each(|(lanes, states)| lanes.run_scalar(tables, shape, states)),
         }
     }
@@ -427,6 +442,10 @@ impl Backend {
             Self::Avx512(token) if shape.cols() == LANES && layout.raw_bits() > 0 => {
                 token.encode_raw(layout, heads, &mut lanes.halves);
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(token) if shape.cols() == LANES && layout.raw_bits() > 0 => {
+                token.encode_raw(layout, heads, &mut lanes.halves);
+            }
             _ => lanes.raw_scalar(layout, heads, shape),
         }
     }
@@ -436,6 +455,8 @@ impl Backend {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) if shape.cols() == LANES => token.encode_words(lanes, out),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(token) if shape.cols() == LANES => token.encode_words(lanes, out),
             _ => lanes.words_scalar(shape, out),
         }
     }
@@ -554,7 +575,7 @@ mod tests {
         use crate::arch::Backend;
         use crate::{FrequencyTable, LANES};
 
-        let Some(backend) = Backend::new(Isa::Avx512) else { return };
+        let backends = || [Isa::Avx2, Isa::Avx512].into_iter().filter_map(Backend::new);
         let layout = HeadLayout::new(16, 6, true).unwrap();
         let shape = Shape::new(1, LANES).unwrap();
         for p in 10..=12u32 {
@@ -579,10 +600,13 @@ mod tests {
                 let mut lanes = Lanes::default();
                 lanes.resize(shape, layout);
                 lanes.slots.fill(tables.entries()[0]);
-                let (mut vector, mut scalar) = (states, states);
-                backend.encode_run(&tables, shape, [&mut lanes], [&mut vector]);
+                let mut scalar = states;
                 lanes.run_scalar(&tables, shape, &mut scalar);
-                assert_eq!(vector, scalar, "P {p}, frequency {freq}");
+                for backend in backends() {
+                    let mut vector = states;
+                    backend.encode_run(&tables, shape, [&mut lanes], [&mut vector]);
+                    assert_eq!(vector, scalar, "{:?}, P {p}, frequency {freq}", backend.isa());
+                }
             }
         }
     }

@@ -38,6 +38,8 @@ mod avx2;
 mod avx512;
 pub(crate) mod encode;
 #[cfg(target_arch = "x86_64")]
+mod encode_avx2;
+#[cfg(target_arch = "x86_64")]
 mod encode_avx512;
 mod encode_registers;
 #[cfg(target_arch = "x86_64")]
