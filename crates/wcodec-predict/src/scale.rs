@@ -52,17 +52,19 @@ impl ScaleClasses {
         Ok(Self::quantise(row_scale, col_scale, contexts, &quantiser, [low, high]))
     }
 
-    /// As [`ScaleClasses::from_scales`], but one step is `unit` (1/256 octave), and the upper end of the range has the last context:
-    /// contexts that are an octave apart stay so, whatever the range.
+    /// As [`ScaleClasses::from_scales`], but one step is `unit` (1/256 octave) at the least, and the upper end of the range has the last
+    /// context. Gives the step, too.
     ///
     /// # Errors
     /// [`Error::ContextCount`] unless `contexts` is in `1..=16`.
-    pub fn with_step(row_scale: &[i32], col_scale: &[i32], contexts: u8, unit: u16) -> Result<Self> {
+    pub fn with_least_step(row_scale: &[i32], col_scale: &[i32], contexts: u8, unit: u16) -> Result<(Self, usize)> {
         check(contexts)?;
-        let (_, high) = range_of_sums(row_scale, col_scale, COARSE_GRID);
-        let quantiser = Quantiser { range: i64::from(unit.max(1)), steps: 1 };
-        let low = high - quantiser.range * (i64::from(contexts) - 1);
-        Ok(Self::quantise(row_scale, col_scale, contexts, &quantiser, [low, high]))
+        let (low, high) = range_of_sums(row_scale, col_scale, COARSE_GRID);
+        let steps = i64::from(contexts) - 1;
+        let range = (high - low).max(i64::from(unit.max(1)) * steps.max(1));
+        let quantiser = Quantiser { range, steps };
+        let classes = Self::quantise(row_scale, col_scale, contexts, &quantiser, [high - range, high]);
+        Ok((classes, (range / steps.max(1)) as usize))
     }
 
     fn quantise(
@@ -120,7 +122,7 @@ pub fn octaves_to_fixed(octaves: f32) -> i32 {
 
 /// Most rows, and most columns, whose sums are looked at where they make the step between classes.
 const GRID: usize = 256;
-/// The same where only the largest is wanted.
+/// The same where a least step makes up for some of their number.
 const COARSE_GRID: usize = 64;
 
 /// Rounds scales to classes of `range / steps` units.
@@ -245,10 +247,11 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_step_ends_at_the_largest_scale() {
-        let classes = ScaleClasses::with_step(&[-2560, -64, 0, 64, 128], &[0, 64], 16, 64).unwrap();
+    fn a_least_step_ends_at_the_largest_scale() {
+        let (classes, step) = ScaleClasses::with_least_step(&[-640, -64, 0, 64, 128], &[0, 64], 16, 64).unwrap();
+        assert_eq!(step, 64);
         let contexts = |c| (0..5).map(|r| classes.context(r, c).unwrap()).collect::<Vec<_>>();
-        assert_eq!((contexts(0), contexts(1)), (vec![0, 11, 12, 13, 14], vec![0, 12, 13, 14, 15]));
+        assert_eq!((contexts(0), contexts(1)), (vec![2, 11, 12, 13, 14], vec![3, 12, 13, 14, 15]));
     }
 
     #[test]

@@ -2,27 +2,25 @@
 
 use wcodec_predict::log2_fixed;
 
+use super::scales::BinMap;
+use super::table_map::TableMap;
+
 /// Row and column classes, and the number of contexts their sums are clamped to.
 #[derive(Debug, Clone)]
 pub(super) struct Classes {
     pub(super) rows: Vec<u8>,
     pub(super) cols: Vec<i8>,
     pub(super) contexts: usize,
-    /// Whether classes are quarters of octaves, so that contexts four apart may share a table.
-    pub(super) octaves: bool,
+    /// Which contexts share a table; none: each has its own.
+    pub(super) map: Option<TableMap>,
 }
 
 impl Classes {
     /// No classes: a single context.
     pub(super) fn none() -> Self {
-        Self { rows: Vec::new(), cols: Vec::new(), contexts: 1, octaves: false }
+        Self { rows: Vec::new(), cols: Vec::new(), contexts: 1, map: None }
     }
 }
-
-/// Contexts per octave where they are mapped.
-pub(super) const PER_OCTAVE: usize = 4;
-/// Bins per octave, of whatever map.
-const BINS_PER_OCTAVE: usize = 2;
 
 /// Row classes lie in 0..=MAX_CLASS, column classes in −MAX_CLASS..=MAX_CLASS.
 pub(super) const MAX_CLASS: i32 = 100;
@@ -38,10 +36,12 @@ pub(super) struct Lengths {
 
 impl Lengths {
     /// Lengths by the counts of every context and bin.
-    pub(super) fn new(counts: &[u32], bins: usize, contexts: usize, octaves: bool) -> Self {
+    pub(super) fn new(counts: &[u32], map: &BinMap, tables: Option<&TableMap>) -> Self {
+        let bins = map.bins();
+        let contexts = counts.len() / bins;
         let mut totals: Vec<u64> = counts.iter().map(|&n| u64::from(n)).collect();
-        if octaves {
-            pool_octaves(&mut totals, bins, contexts);
+        if let Some(tables) = tables {
+            tables.pool(&mut totals, bins);
         }
         let lengths: Vec<i16> = totals
             .chunks_exact(bins)
@@ -71,24 +71,4 @@ pub(super) fn context_starts(bins: usize, contexts: usize) -> impl Iterator<Item
 /// Place of a sum of classes in [`context_starts`] and [`Lengths`].
 pub(super) fn sum_index(sum: i32) -> usize {
     (sum + MAX_CLASS + 1) as usize
-}
-
-/// Gives contexts whole octaves apart the sum of their counts, each a shifted copy of the others.
-fn pool_octaves(totals: &mut [u64], bins: usize, contexts: usize) {
-    let highest = (contexts - 1) / PER_OCTAVE;
-    // How many bins a context lies below the highest of its phase.
-    let below = |context: usize| (highest - context / PER_OCTAVE) * BINS_PER_OCTAVE;
-    for phase in 0..PER_OCTAVE.min(contexts) {
-        let mut pool = vec![0u64; bins];
-        for context in (phase..contexts).step_by(PER_OCTAVE) {
-            for (bin, &n) in totals[context * bins..][..bins].iter().enumerate() {
-                pool[(bin + below(context)).min(bins - 1)] += n;
-            }
-        }
-        for context in (phase..contexts).step_by(PER_OCTAVE) {
-            for (bin, n) in totals[context * bins..][..bins].iter_mut().enumerate() {
-                *n = pool.get(bin + below(context)).copied().unwrap_or(0);
-            }
-        }
-    }
 }

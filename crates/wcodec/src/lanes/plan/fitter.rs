@@ -8,6 +8,7 @@ use wcodec_rans::histograms::{self, Histograms, LINES, Rows};
 
 use super::classes::{Classes, Lengths, MAX_CLASS, context_starts, sum_index};
 use super::scales::{BinMap, Scales};
+use super::table_map::TableMap;
 use super::{Sample, TASK_ROWS, View};
 
 /// Refines classes on the bins of some rows.
@@ -64,8 +65,10 @@ impl<'a> Fitter<'a> {
         }
     }
 
-    /// Alternates between tables for the classes and classes for the tables; then gives the rows outside the sample theirs.
+    /// Alternates between tables for the classes and classes for the tables; then gives the rows outside the sample theirs. Contexts that
+    /// are to share tables have their own in the first round; which ones then share is told anew in every round.
     pub(super) fn refine(&self, classes: &mut Classes, rounds: usize, reach: i32) {
+        let tables = classes.map.take().map(|map| map.tables);
         let mut lengths = self.lengths(classes, self.rows_pass(classes, None).totals);
         let mut before = u64::MAX;
         for round in 0..rounds {
@@ -75,8 +78,11 @@ impl<'a> Fitter<'a> {
             }
             let pass = self.cols_pass(classes, (&self.lengths(classes, pass.totals), reach));
             classes.cols.iter_mut().zip(&pass.classes).for_each(|(c, &class)| *c = class as i8);
+            if let Some(tables) = tables {
+                classes.map = Some(TableMap::fit(&pass.totals, self.map, tables));
+            }
             lengths = self.lengths(classes, pass.totals);
-            if round > 0 && pass.cost + pass.cost / LEAST_GAIN >= before {
+            if round > usize::from(tables.is_some()) && pass.cost + pass.cost / LEAST_GAIN >= before {
                 break;
             }
             before = pass.cost;
@@ -88,7 +94,7 @@ impl<'a> Fitter<'a> {
     }
 
     fn lengths(&self, classes: &Classes, totals: Vec<u32>) -> Lengths {
-        Lengths::new(&totals, self.map.bins(), classes.contexts, classes.octaves)
+        Lengths::new(&totals, self.map, classes.map.as_ref())
     }
 
     /// The best class of every row of the sample, and the counts that follow. Without lengths the classes stay.

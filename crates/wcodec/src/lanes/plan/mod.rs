@@ -10,6 +10,7 @@ mod counts;
 mod fitter;
 mod price;
 mod scales;
+mod table_map;
 
 use std::ops::Range;
 
@@ -50,9 +51,11 @@ pub(crate) struct Plan {
 /// How far to search.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Effort {
-    /// Numbers of contexts to try for floats beside mapped ones.
+    /// How many to an octave there are, at most, of the contexts of floats that share tables: sets of classes to try.
+    shared: &'static [usize],
+    /// Numbers of contexts to try for floats that have a table each.
     contexts: &'static [usize],
-    /// The same for integers, which cannot be mapped.
+    /// The same for integers.
     integer_contexts: &'static [usize],
     /// Further ones for tensors whose tables and class maps weigh.
     small_contexts: &'static [usize],
@@ -70,12 +73,12 @@ pub(crate) struct Effort {
     counted: usize,
     /// Splits and precisions of one set of classes that are priced exactly.
     exact: usize,
-    /// How much of the size decoding speed is worth: a factor of what [`price`] says.
-    haste: f64,
     /// Steps left out.
     tuning: Tuning,
 }
 
+/// Tables that 16 contexts share: with 64 symbols each they are what a decoder looks up in four registers.
+const SHARED_TABLES: usize = 4;
 /// Tensors of up to this many elements are small in the sense of [`Effort::small_contexts`].
 const SMALL_ELEMENTS: usize = 1 << 19;
 
@@ -83,6 +86,7 @@ impl Effort {
     pub(crate) fn of(level: Level, tuning: Tuning) -> Self {
         let effort = match level {
             Level::Fast => Self {
+                shared: &[4],
                 contexts: &[],
                 integer_contexts: &[12],
                 small_contexts: &[],
@@ -93,11 +97,11 @@ impl Effort {
                 sample: 1 << 16,
                 counted: 1 << 16,
                 exact: 1,
-                haste: 1.0,
                 tuning,
             },
             Level::Default => Self {
-                contexts: &[8],
+                shared: &[5],
+                contexts: &[],
                 integer_contexts: &[8, 12],
                 small_contexts: &[],
                 picked_by: Some(1 << 15),
@@ -108,13 +112,13 @@ impl Effort {
                 sample: 1 << 18,
                 counted: 1 << 20,
                 exact: 2,
-                haste: 1.0,
                 tuning,
             },
             Level::Max => Self {
-                contexts: &[4, 8, 12, 16],
+                shared: &[5, 8],
+                contexts: &[8],
                 integer_contexts: &[4, 8, 12, 16],
-                small_contexts: &[2, 3, 6],
+                small_contexts: &[3],
                 picked_by: None,
                 rounds: 4,
                 reach: 3,
@@ -124,8 +128,6 @@ impl Effort {
                 sample: 1 << 20,
                 counted: usize::MAX,
                 exact: 3,
-                // More would cost bytes that this level is for.
-                haste: 0.3,
                 tuning,
             },
         };
@@ -192,10 +194,12 @@ pub(crate) fn plan(view: View<'_>, effort: Effort) -> Option<Plan> {
     let mut tried: Vec<Classes> =
         contexts.iter().chain(small).filter(|&&k| k <= most).map(|&k| scales.classes(k)).collect();
     if view.format.octave_bits().is_some() && effort.tuning.map_contexts && most > 1 {
-        tried.push(scales.octaves(most));
+        let shared = |&per_octave: &usize| scales.shared(most, per_octave, SHARED_TABLES);
+        let fitted = fitter.is_some() || scales.map.shifts();
+        tried.extend(effort.shared.iter().filter(|_| fitted).map(shared));
     }
     if tried.is_empty() {
-        tried.push(scales.classes(most.min(8)));
+        tried.push(scales.classes(most.min(if fitter.is_some() { 8 } else { SHARED_TABLES })));
     }
     if let Some(elements) = effort.picked_by
         && tried.len() > 1

@@ -5,8 +5,9 @@ use std::sync::LazyLock;
 use wcodec_rans::freq::{MAX_ENTRIES, MAX_SYMBOLS, MAX_TABLE_BITS};
 use wcodec_rans::{Context, FrequencyTable, HeadLayout, TableSet, alias};
 
-use super::classes::{Classes, PER_OCTAVE};
+use super::classes::Classes;
 use super::counts::Counts;
+use super::table_map::{Place, TableMap};
 use super::{Effort, Plan, View};
 use crate::lanes::{Geometry, LanesParams};
 
@@ -49,12 +50,14 @@ struct Candidate<'a> {
 }
 
 impl Split {
-    fn new(layout: HeadLayout, counts: Counts, octave_bits: Option<u32>) -> Self {
-        let step = octave_bits.and_then(|o| o.checked_sub(layout.shift())).filter(|_| counts.contexts() > 1);
-        let Some(step) = step else { return Self { layout, counts, map: None, lost: 0 } };
-        let map: Vec<Context> = (0..counts.contexts())
-            .map(|k| Context { table: (k % PER_OCTAVE) as u8, shift: ((k / PER_OCTAVE) << step) as u16 })
-            .collect();
+    fn new(layout: HeadLayout, counts: Counts, map: Option<&TableMap>, octave_bits: Option<u32>) -> Self {
+        // Values do not shift by octaves where there is less than one to an octave, nor those of integers, whose contexts all lie in one.
+        let step = octave_bits.map_or(Some(0), |bits| bits.checked_sub(layout.shift()));
+        let Some((map, step)) = map.zip(step).filter(|_| counts.contexts() > 1) else {
+            return Self { layout, counts, map: None, lost: 0 };
+        };
+        let context = |place: &Place| Context { table: place.table, shift: u16::from(place.octaves) << step };
+        let map: Vec<Context> = map.contexts.iter().map(context).collect();
         let (pools, lost) = counts.pooled(&map, layout.coded_bits());
         Self { layout, counts, map: Some((map, pools)), lost }
     }
@@ -85,15 +88,15 @@ impl Pricing {
         let fixed = fixed_bytes(view, low_bits) as f64;
         let class_bytes = class_bytes(&classes) as f64;
 
-        let octave_bits = view.format.octave_bits().filter(|_| classes.octaves);
+        let octave_bits = view.format.octave_bits();
         let mut splits = Vec::new();
         for shift in view.format.shifts_with(effort.tuning.max_mantissa_bits) {
             let layout = view.format.layout(shift);
             let counts = counted.coarser(u32::from(shift - view.format.finest()));
             if flat_too && classes.contexts > 1 {
-                splits.push(Split::new(layout, counts.merged(), None));
+                splits.push(Split::new(layout, counts.merged(), None, None));
             }
-            splits.push(Split::new(layout, counts, octave_bits));
+            splits.push(Split::new(layout, counts, classes.map.as_ref(), octave_bits));
         }
         let told = |split: &Split| {
             split_bytes(&g, split.layout) as f64 + fixed + if split.counts.contexts() > 1 { class_bytes } else { 0.0 }
@@ -102,7 +105,7 @@ impl Pricing {
         for split in &splits {
             for &p in effort.table_bits {
                 if 2 * p + split.layout.coded_bits() <= 32 && split.counts.contexts() << p <= MAX_ENTRIES {
-                    consider(&mut candidates, split, p, effort, |bits| scale * bits / 8.0 + told(split));
+                    consider(&mut candidates, split, p, |bits| scale * bits / 8.0 + told(split));
                 }
             }
         }
@@ -121,7 +124,7 @@ impl Pricing {
             let split = candidate.split;
             let table_bytes = tables.to_bytes();
             let bytes = scale * bits / 8.0 + table_bytes.len() as f64 + told(split);
-            let cost = bytes * (1.0 + effort.haste * slowness(tables.tables().len(), tables.symbols()));
+            let cost = bytes * (1.0 + slowness(tables.tables().len(), tables.symbols()));
             if bound.is_none_or(|b| cost < b) {
                 bound = Some(cost);
                 let classes = if split.counts.contexts() > 1 { classes.clone() } else { Classes::none() };
@@ -166,13 +169,7 @@ fn slowness(tables: usize, symbols: usize) -> f64 {
 }
 
 /// Adds the estimates of a split at precision `p` with different alphabets. `bytes` tells the size from the bits of the coded fields.
-fn consider<'a>(
-    candidates: &mut Vec<Candidate<'a>>,
-    split: &'a Split,
-    p: u32,
-    effort: Effort,
-    bytes: impl Fn(f64) -> f64,
-) {
+fn consider<'a>(candidates: &mut Vec<Candidate<'a>>, split: &'a Split, p: u32, bytes: impl Fn(f64) -> f64) {
     // What a value's slots are worth in all tables.
     let pools = split.pools();
     let mut worth = vec![0u64; pools.width()];
@@ -197,7 +194,7 @@ fn consider<'a>(
         }
         least = least.min(bits);
         let slowness = slowness(pools.contexts(), ranks.len().min(symbols));
-        let cost = bytes(bits + 8.0 * table_bytes(pools, &kept, p)) * (1.0 + effort.haste * slowness);
+        let cost = bytes(bits + 8.0 * table_bytes(pools, &kept, p)) * (1.0 + slowness);
         candidates.push(Candidate { cost, split, table_bits: p, kept });
     }
 }

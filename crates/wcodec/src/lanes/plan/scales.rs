@@ -4,7 +4,8 @@ use rayon::prelude::*;
 use wcodec_predict::scale::{ScaleClasses, UNITS_PER_OCTAVE};
 use wcodec_rans::stats;
 
-use super::classes::{Classes, PER_OCTAVE};
+use super::classes::Classes;
+use super::table_map::{BINS_PER_OCTAVE, MOST_OCTAVES, TableMap};
 use super::{Sample, View};
 use crate::format::Scale;
 
@@ -29,6 +30,16 @@ impl BinMap {
         match self {
             Self::Halves { .. } => 32,
             Self::Quarters => 64,
+        }
+    }
+
+    /// Whether values of all bins can be shifted by octaves and back: those of F16 and FP8 would soon be too small.
+    pub(super) fn shifts(&self) -> bool {
+        match self {
+            Self::Halves { largest, shift, .. } => {
+                usize::from(largest >> shift) >= self.bins() + MOST_OCTAVES * BINS_PER_OCTAVE
+            }
+            Self::Quarters => false,
         }
     }
 
@@ -100,13 +111,15 @@ impl Scales {
     /// Classes for so many contexts, which span the range of scales.
     pub(super) fn classes(&self, contexts: usize) -> Classes {
         let classes = ScaleClasses::from_scales(&self.rows, &self.cols, contexts as u8).expect("1 to 16 contexts");
-        Classes { rows: classes.rows, cols: classes.cols, contexts: usize::from(classes.contexts), octaves: false }
+        Classes { rows: classes.rows, cols: classes.cols, contexts: usize::from(classes.contexts), map: None }
     }
 
-    /// Classes of a quarter of an octave each.
-    pub(super) fn octaves(&self, contexts: usize) -> Classes {
-        let unit = UNITS_PER_OCTAVE as u16 / PER_OCTAVE as u16;
-        let classes = ScaleClasses::with_step(&self.rows, &self.cols, contexts as u8, unit).expect("1 to 16 contexts");
-        Classes { rows: classes.rows, cols: classes.cols, contexts: usize::from(classes.contexts), octaves: true }
+    /// Classes for so many contexts that share tables, 1/`per_octave` of an octave apart, or more if they have to span the range of scales.
+    pub(super) fn shared(&self, contexts: usize, per_octave: usize, tables: usize) -> Classes {
+        let unit = (UNITS_PER_OCTAVE as usize / per_octave) as u16;
+        let (classes, unit) =
+            ScaleClasses::with_least_step(&self.rows, &self.cols, contexts as u8, unit).expect("1 to 16 contexts");
+        let map = Some(TableMap::by_phase(contexts, unit, tables));
+        Classes { rows: classes.rows, cols: classes.cols, contexts: usize::from(classes.contexts), map }
     }
 }
