@@ -85,10 +85,23 @@ struct Any {
     }
 };
 
+// Where a table entry has its value, in the bits above the bias, and its frequency, in those above the value: as the fast path has
+// them where its tables stand in memory, else with P bits for bias and frequency, which takes every split of a head.
+struct EntryBits {
+    u32 value, freq;
+
+    __device__ explicit EntryBits(const Tensor& t) {
+        const u32 coded = t.head_bits - t.shift - t.sign;
+        value = t.entries == 0 ? t.table_bits : value_bit_of(coded);
+        freq = 32 - value;
+    }
+};
+
 __device__ __noinline__ void decode_any(const Tensor& t, const Block& b) {
     const u32 lane = lane_index(), below = lanes_below(), p = t.table_bits;
     const u32 cols = b.cols, rows = b.rows, pairs = (cols + 1) / 2;
     const u32 raw = t.shift + t.sign, coded = t.head_bits - raw;
+    const EntryBits bits_of(t);
     const u32 all = raw * (rows / GROUP) + (raw * (rows % GROUP) + 15) / 16;
     const bool carries = all >= 2, packed = b.base != PLAIN_STATES;
     if (packed && !carries) return fail(t, b, CORRUPT);
@@ -127,8 +140,8 @@ __device__ __noinline__ void decode_any(const Tensor& t, const Block& b) {
             const u32 context = u32(max(min(row_class + classes[side], int(t.contexts) - 1), 0));
             const u32 entry = tables[context << p | (x[side] & ((1u << p) - 1))];
             if (active[side]) {
-                values |= (entry >> p & ((1u << (32 - 2 * p)) - 1)) << (16 * side);
-                x[side] = (entry >> (32 - p)) * (x[side] >> p) + (entry & ((1u << p) - 1));
+                values |= (entry >> bits_of.value & ((1u << (bits_of.freq - bits_of.value)) - 1)) << (16 * side);
+                x[side] = (entry >> bits_of.freq) * (x[side] >> p) + (entry & ((1u << bits_of.value) - 1));
             }
         }
         for (u32 side = 0; side < 2; ++side) {
@@ -204,7 +217,15 @@ __device__ __noinline__ void decode_any(const Tensor& t, const Block& b) {
 extern "C" __global__ void __launch_bounds__(512, 1)
 wcodec_lanes_any(const __grid_constant__ Batch batch) {
     for_each_block(
-        batch, [](const Tensor&, u32) {}, [](const Tensor& t) { expand_tables(t, reinterpret_cast<u32*>(shared + SHARE_BYTES), 32 - t.table_bits, t.table_bits); },
+        batch, [](const Tensor&, u32) {},
+        [](const Tensor& t) {
+            u32* tables = reinterpret_cast<u32*>(shared + SHARE_BYTES);
+            const EntryBits bits_of(t);
+            if (t.entries == 0) return expand_tables(t, tables, bits_of.freq, bits_of.value);
+            for (u32 slot = threadIdx.x; slot < t.contexts << t.table_bits; slot += blockDim.x) {
+                tables[slot] = __ldg(reinterpret_cast<const u32*>(t.entries) + slot);
+            }
+        },
         [](const Tensor& t, u32& words, auto claim) {
             decode_any(t, to_block(words));
             const u32 next = claim();

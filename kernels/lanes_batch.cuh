@@ -22,7 +22,7 @@ static_assert(sizeof(Block) == 32, "the host writes superblocks as 32 bytes");
 struct Tensor {
     u64 payload;       // 16-byte aligned
     u64 blocks;        // const Block*, 16-byte aligned
-    u64 buckets;       // const Bucket*
+    u64 buckets;       // const Bucket*; 0 where `entries` are there
     u64 entries;       // const u32*, 16-byte aligned: the fast path's tables as they stand in shared memory; 0: made from `buckets`
     u64 row_classes;   // const u8*, 0: all are 0
     u64 col_classes;   // const i8*, 0: all are 0
@@ -105,6 +105,10 @@ struct Share {
 };
 // Bytes before the warps' memory, so that all of it begins where a line of shared memory does.
 constexpr u32 SHARE_BYTES = 128;
+
+// The bits of a fast path's table entry below the value, for a coded field: bits of a bias. The frequency has as many above it. This is
+// the greatest P that leaves room for the value, so that shifts and masks do not depend on P.
+__device__ constexpr u32 value_bit_of(u32 coded) { return coded <= 8 ? 12 : coded <= 10 ? 11 : 10; }
 
 // Writes `freq << freq_bit | value << value_bit | bias` for every slot. Neighbouring threads have neighbouring slots, mostly of one
 // bucket, which is one load for them all.

@@ -1,7 +1,6 @@
 // A warp's part of shared memory: a ring of stream bytes, its mirror, and the classes of a group of rows. Behind those of all warps
 // lie the tables.
 #pragma once
-#include "lanes_batch.cuh"
 #include "lanes_head.cuh"
 
 constexpr u32 CHUNK = 512;          // bytes: one 16-byte asynchronous copy per thread

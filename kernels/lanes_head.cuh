@@ -1,6 +1,6 @@
 // The split of a head at compile time, and how a row's values and raw bits are joined and stored.
 #pragma once
-#include "common.cuh"
+#include "lanes_batch.cuh"
 
 // The split of a head at compile time, see `HeadLayout`; and whether there are registers for what comes after this group and this
 // superblock.
@@ -10,9 +10,7 @@ struct Layout {
     static constexpr bool sign = SIGN;
     static constexpr u32 raw = SHIFT + SIGN;          // bits of a raw code
     static constexpr u32 coded = HEAD - raw;
-    // A table entry has this many bits for the bias, then the value, then as many bits for the frequency: the greatest P that leaves
-    // room for the value. So shifts and masks do not depend on P.
-    static constexpr u32 value_bit = coded <= 8 ? 12 : coded <= 10 ? 11 : 10;
+    static constexpr u32 value_bit = value_bit_of(coded);
     // Rows of a group: as many as fill whole halfwords, at least the two that travel in the states.
     static constexpr u32 group = raw == 1 ? 32 : 16;
     static constexpr u32 halfwords = raw * group / 16;
@@ -77,19 +75,17 @@ struct Output {
     static constexpr u32 low_mask = ((1u << L::shift) - 1) * 0x10001u;
     static constexpr u32 raw_mask = low_mask | (L::sign && L::head == 16 ? 0x80008000u : 0);
 
-    // Both values of a row at their places: 16-bit heads in halves, among other bits; 8-bit heads in bytes J % 2 and 2 + J % 2,
-    // with zeros elsewhere.
+    // Where a row's 8-bit heads lie in the halves of a word: two rows wait in one word, one in the lower bytes and one in the upper.
+    template <u32 J>
+    static constexpr u32 side = L::head == 8 && L::raw != 0 ? 8 * (J % 2) : 0;
+
+    // Both values of a row at their places in the halves of a word, among other bits; of 8-bit heads with raw bits, among zeros.
     template <u32 J>
     static __device__ __forceinline__ u32 values(u32 even, u32 odd) {
-        if constexpr (L::head == 16) {
-            // Bytes 1 and 2 hold a value whatever the layout, see `value_bit`.
-            return shifted<int(L::shift + 8) - int(L::value_bit)>(__byte_perm(even, odd, 0x6521));
-        } else {
-            constexpr u32 side = 8 * (J % 2);
-            constexpr int by = int(L::shift + side) - int(L::value_bit);
-            constexpr u32 mask = ((1u << L::coded) - 1) << (L::shift + side);
-            return (shifted<by>(even) & mask) | (shifted<by + 16>(odd) & mask << 16);
-        }
+        // Bytes 1 and 2 hold a value whatever the layout, see `value_bit`.
+        const u32 both = shifted<int(L::shift + side<J> + 8) - int(L::value_bit)>(__byte_perm(even, odd, 0x6521));
+        constexpr u32 mask = (((1u << L::coded) - 1) << (L::shift + side<J>)) * 0x10001u;
+        return L::head == 8 && L::raw != 0 ? both & mask : both;
     }
 
     template <u32 J>
@@ -99,9 +95,11 @@ struct Output {
             if constexpr (L::element == 2) __stcs(reinterpret_cast<u32*>(at), heads);
             else __stcs(reinterpret_cast<uint2*>(at), make_uint2(__byte_perm(low, heads, 0x5410), __byte_perm(low, heads, 0x7632)));
         } else {
-            u32 bits = raw & low_mask;
-            if constexpr (L::sign) bits |= raw >> 8 & 0x00800080u;
-            const u32 packed = __byte_perm(values, 0, J % 2 ? 0x4431 : 0x4420) | __byte_perm(bits, 0, 0x4420);
+            // Raw bits go where the values are; of the word that both make, the bytes of this row's heads are taken.
+            u32 heads = values;
+            if constexpr (L::shift != 0) heads = select(low_mask << side<J>, raw << side<J>, heads);
+            if constexpr (L::sign) heads |= raw >> (8 - side<J>) & (0x00800080u << side<J>);
+            const u32 packed = __byte_perm(heads, 0, side<J> == 8 ? 0x4431 : 0x4420);
             asm volatile("st.global.cs.u16 [%0], %1;" ::"l"(at), "h"(u16(packed)) : "memory");
         }
     }

@@ -134,8 +134,8 @@ impl DeviceInteger {
         stream: &Stream,
         tensors: impl IntoIterator<Item = &'a Self>,
     ) -> Result<Vec<Option<CudaError>>, CudaError> {
-        let residents: Vec<&IntegerResident> = tensors.into_iter().map(|tensor| &tensor.resident).collect();
-        Ok(IntegerResident::statuses(stream, &residents)?.into_iter().map(|status| status.map(error_of)).collect())
+        let failures = launch::failures(stream, tensors.into_iter().map(|tensor| &tensor.resident.side))?;
+        Ok(failures.into_iter().map(|failure| failure.map(error_of)).collect())
     }
 }
 

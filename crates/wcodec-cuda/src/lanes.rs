@@ -113,7 +113,7 @@ impl DeviceTensor {
     /// [`CudaError::TruncatedSuperblock`] or [`CudaError::CorruptSuperblock`] for the first superblock in error,
     /// [`CudaError::Call`].
     pub fn check(&self, stream: &Stream) -> Result<(), CudaError> {
-        self.resident.status(stream)?.map_or(Ok(()), |failure| Err(error_of(failure)))
+        launch::failures(stream, [&self.resident.side])?[0].map_or(Ok(()), |failure| Err(error_of(failure)))
     }
 
     /// The failures of many tensors, in their order, as [`DeviceTensor::check`] gives them. Waits for the stream.
@@ -124,8 +124,8 @@ impl DeviceTensor {
         stream: &Stream,
         tensors: impl IntoIterator<Item = &'a Self>,
     ) -> Result<Vec<Option<CudaError>>, CudaError> {
-        let residents: Vec<&Resident> = tensors.into_iter().map(|tensor| &tensor.resident).collect();
-        Ok(Resident::statuses(stream, &residents)?.into_iter().map(|status| status.map(error_of)).collect())
+        let failures = launch::failures(stream, tensors.into_iter().map(|tensor| &tensor.resident.side))?;
+        Ok(failures.into_iter().map(|failure| failure.map(error_of)).collect())
     }
 }
 

@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "calls the driver; every call's SAFETY line names what makes it sound")]
 
 use std::ffi::c_void;
+use std::ops::Range;
 
 use cust::sys;
 
@@ -22,7 +23,7 @@ mod memory;
 mod nvcomp;
 mod pipeline;
 mod plain;
-mod status;
+mod side;
 mod stream;
 
 use context::Function;
@@ -41,6 +42,7 @@ pub use memory::{DeviceBuffer, DeviceSlice, DeviceSliceMut, PinnedBuffer};
 pub(crate) use nvcomp::{Api, Batch, FramePart, SUPPORTED_MAJOR, decode_frames, encode_pieces};
 pub use pipeline::{LoadGroup, LoadOutputs, LoadQueue, LoadSize, LoadTools, Loaded, ReadyGroup, SLOTS, Source, Target};
 pub(crate) use plain::{Resident as PlainResident, Uploaded as PlainUploaded, decode_plain};
+pub(crate) use side::failures;
 pub use stream::{Event, Stream};
 
 /// Reads `input` and writes `output` in 16-byte accesses and does nothing else: the time that no decoder of these sizes can
@@ -198,6 +200,25 @@ fn check(call: &'static str, code: sys::CUresult) -> Result<(), CudaError> {
 
 fn same_device(stream: &Stream, what: &'static str, context: &CudaContext) -> Result<(), CudaError> {
     if stream.context() == context { Ok(()) } else { Err(CudaError::OtherDevice { what }) }
+}
+
+/// Checks what is to be decoded: bytes `range` of a tensor of `size` bytes, in a payload on the device `payload`, into `out`, which is as long.
+fn check_job(
+    stream: &Stream,
+    payload: &CudaContext,
+    size: usize,
+    range: &Range<usize>,
+    out: &DeviceSliceMut<'_>,
+) -> Result<(), CudaError> {
+    same_device(stream, "the compressed tensor", payload)?;
+    same_device(stream, "the output", out.context())?;
+    if range.start > range.end || range.end > size {
+        return Err(CudaError::OutOfRange { offset: range.start, bytes: range.len(), size });
+    }
+    if out.len() != range.len() {
+        return Err(CudaError::OutOfRange { offset: 0, bytes: range.len(), size: out.len() });
+    }
+    Ok(())
 }
 
 /// The number of 16-byte vectors in a range that must consist of them.

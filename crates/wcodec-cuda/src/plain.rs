@@ -115,8 +115,8 @@ impl DevicePlain {
         stream: &Stream,
         tensors: impl IntoIterator<Item = &'a Self>,
     ) -> Result<Vec<Option<CudaError>>, CudaError> {
-        let residents: Vec<&PlainResident> = tensors.into_iter().map(|tensor| &tensor.resident).collect();
-        Ok(PlainResident::statuses(stream, &residents)?.into_iter().map(|status| status.map(error_of)).collect())
+        let failures = launch::failures(stream, tensors.into_iter().map(|tensor| &tensor.resident.side))?;
+        Ok(failures.into_iter().map(|failure| failure.map(error_of)).collect())
     }
 }
 

@@ -432,6 +432,49 @@ fn batches_decode_as_their_tensors_do() {
     assert!(matches!(refused, Err(CudaError::OutOfRange { size: 100, .. })));
 }
 
+/// More superblocks than most kernels' warps take in one round, and no more than 32 warps of every multiprocessor do.
+#[test]
+fn launches_of_one_round_decode() {
+    let Some(stream) = stream() else { return };
+    let decoder = CudaDecoder::new(stream.context());
+    let multiprocessors = stream.context().device().multiprocessors as usize;
+    let new = |bits, shift, sign| HeadLayout::new(bits, shift, sign).expect("a layout");
+    let layouts = [
+        (new(16, 6, true), 2),
+        (new(16, 9, true), 2),
+        (new(16, 6, true), 4),
+        (new(8, 1, true), 1),
+        (new(8, 0, false), 1),
+        (new(8, 2, false), 1),
+    ];
+    for (layout, element_bytes) in layouts {
+        // Of one tensor, and of several, whose borders lie within blocks' shares.
+        for strips in [&[31][..], &[10, 9, 11]] {
+            let encoded: Vec<Encoded> = strips
+                .iter()
+                .map(|strips| {
+                    let (rows, cols) = (16 * strips, 64 * multiprocessors);
+                    Spec { rows, cols, block_rows: 16, seed: *strips as u64, ..plain(layout, element_bytes) }.encode()
+                })
+                .collect();
+            let tensors: Vec<DeviceTensor> = encoded.iter().map(|e| e.upload(&stream).expect("a tensor")).collect();
+            let mut outputs: Vec<DeviceBuffer> = encoded
+                .iter()
+                .map(|e| DeviceBuffer::from_host(&stream, &vec![0xa5; e.original.len()]).expect("a buffer"))
+                .collect();
+            decoder
+                .decode_batch(tensors.iter().zip(outputs.iter_mut().map(DeviceBuffer::as_slice_mut)), &stream)
+                .expect("a launch");
+            for ((encoded, tensor), output) in encoded.iter().zip(&tensors).zip(&outputs) {
+                tensor.check(&stream).expect("no failure");
+                let mut back = vec![0; encoded.original.len()];
+                output.copy_to_host(&stream, 0, &mut back).expect("a copy");
+                assert!(back == encoded.original, "{layout:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn ranges_are_the_bytes_of_the_whole() {
     let Some(stream) = stream() else { return };
@@ -538,8 +581,6 @@ fn the_last_patch_of_an_element_counts() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
     #[test]
     fn tensors_come_back(spec in spec()) {
         let Some(stream) = stream_once() else { return Ok(()) };

@@ -47,7 +47,7 @@ pub const INTEGER: Module = Module {
 /// `kernels/lanes_1_0.cu`.
 pub const LANES_1_0: Module = Module {
     name: "lanes_1_0",
-    source_sha256: "679828c9d829548396712f0534305fed7c901ce413f6ad3c9f1e560d8235acaf",
+    source_sha256: "67a1ffa9c7f5008edaebab60f718e7d81594882084ad9253cf48166a4ac8e400",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_0.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_0.compute_90.ptx") },
@@ -57,7 +57,7 @@ pub const LANES_1_0: Module = Module {
 /// `kernels/lanes_1_0u.cu`.
 pub const LANES_1_0U: Module = Module {
     name: "lanes_1_0u",
-    source_sha256: "fffe438b7d90b219d2531acd89442060768d52320a0f446f876bd328415110cf",
+    source_sha256: "ffdd10d0030e1597314c36e12da971caef6dbf033a575dd9d2d9a22b866cc307",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_0u.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_0u.compute_90.ptx") },
@@ -67,7 +67,7 @@ pub const LANES_1_0U: Module = Module {
 /// `kernels/lanes_1_1.cu`.
 pub const LANES_1_1: Module = Module {
     name: "lanes_1_1",
-    source_sha256: "fc96bfc507fd3ec689040dafdf6879c022c94ea020975915716b42cd87abd4ce",
+    source_sha256: "8791174238d0cd4ec9acdf184c665529bd244ff16f3da3b58f26152d9d5fa2e5",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_1.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_1.compute_90.ptx") },
@@ -77,7 +77,7 @@ pub const LANES_1_1: Module = Module {
 /// `kernels/lanes_1_1u.cu`.
 pub const LANES_1_1U: Module = Module {
     name: "lanes_1_1u",
-    source_sha256: "40826a4323eed1747164d70304c4c86fb48eb01d4f5111fa1848598db89cf921",
+    source_sha256: "42949819e8eb2b634225be8190985849812cec4c5e43c512c61d28bc225f33a1",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_1u.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_1u.compute_90.ptx") },
@@ -87,7 +87,7 @@ pub const LANES_1_1U: Module = Module {
 /// `kernels/lanes_1_2.cu`.
 pub const LANES_1_2: Module = Module {
     name: "lanes_1_2",
-    source_sha256: "2c43897944786c2eeef8cbbb937945fd0cac0e4ecc80bbafea82d6a95793350f",
+    source_sha256: "ba5bd7706a93e39b3409513d477e0daca4f9f3e8be2c13111347fd9dba537b51",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_2.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_2.compute_90.ptx") },
@@ -97,7 +97,7 @@ pub const LANES_1_2: Module = Module {
 /// `kernels/lanes_1_2u.cu`.
 pub const LANES_1_2U: Module = Module {
     name: "lanes_1_2u",
-    source_sha256: "5ce10fe936c86196b9bd7af05f687aaae77c01f9b5b61f5827d612ee585b6076",
+    source_sha256: "3a5a7371c95e78c52695d44f3f87f1f9b1cc9d7ee9a814752204da37620574ba",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_2u.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_2u.compute_90.ptx") },
@@ -107,7 +107,7 @@ pub const LANES_1_2U: Module = Module {
 /// `kernels/lanes_1_3u.cu`.
 pub const LANES_1_3U: Module = Module {
     name: "lanes_1_3u",
-    source_sha256: "313b49d702b82c38b92c3a5a8fee8a6c4b507a56ce279e9b60cc8c47b20038cc",
+    source_sha256: "17790660892d6737846528b595d10c932fd988dc0d2e2cc84131c652c6a8dca6",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_1_3u.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_1_3u.compute_90.ptx") },
@@ -117,7 +117,7 @@ pub const LANES_1_3U: Module = Module {
 /// `kernels/lanes_2_10.cu`.
 pub const LANES_2_10: Module = Module {
     name: "lanes_2_10",
-    source_sha256: "eea3b80bfa4d5008336c7af77bb8655f80259df2a1152459b69cea7eb9733cee",
+    source_sha256: "5e1462f0e76f505e45eea8daeadf26f47ef018d9ed67cd695cd7f9f476a4c6b4",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_10.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_10.compute_90.ptx") },
@@ -127,7 +127,7 @@ pub const LANES_2_10: Module = Module {
 /// `kernels/lanes_2_4.cu`.
 pub const LANES_2_4: Module = Module {
     name: "lanes_2_4",
-    source_sha256: "b2e824e497b25eae04e1ca340b84db43e8fd49ee9568679fd72b88af55e97ccc",
+    source_sha256: "8d8610b4e3b0f6c2212641358ebb65c7508391cb22225a5e65470e57c49eb599",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_4.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_4.compute_90.ptx") },
@@ -137,7 +137,7 @@ pub const LANES_2_4: Module = Module {
 /// `kernels/lanes_2_5.cu`.
 pub const LANES_2_5: Module = Module {
     name: "lanes_2_5",
-    source_sha256: "e6d87dd54328fde1a8d6b9310e7c890550ee5f107e4ebf458917b45bc947c594",
+    source_sha256: "cc159a4eff61971228c61c327c7cb4833bb329435d3d715c841bdbe3a0d3a830",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_5.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_5.compute_90.ptx") },
@@ -147,7 +147,7 @@ pub const LANES_2_5: Module = Module {
 /// `kernels/lanes_2_6.cu`.
 pub const LANES_2_6: Module = Module {
     name: "lanes_2_6",
-    source_sha256: "9a853f8225663685f7055a05cf4b505ef5cdada1bd555ab0501f7b435b3b1731",
+    source_sha256: "754aa3576adc5a5c605de57321eb8ca74af25f60bcd80bc0d20881723cf45f41",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_6.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_6.compute_90.ptx") },
@@ -157,7 +157,7 @@ pub const LANES_2_6: Module = Module {
 /// `kernels/lanes_2_7.cu`.
 pub const LANES_2_7: Module = Module {
     name: "lanes_2_7",
-    source_sha256: "04d5228c6d0bc88c808491e9ac94be054fca339f6e6a04050b9d1ae54cc242ca",
+    source_sha256: "654d1e97a1062c458a827d546c8d185b850ef6e2a7e9733b0742ac03902396d6",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_7.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_7.compute_90.ptx") },
@@ -167,7 +167,7 @@ pub const LANES_2_7: Module = Module {
 /// `kernels/lanes_2_8.cu`.
 pub const LANES_2_8: Module = Module {
     name: "lanes_2_8",
-    source_sha256: "c56a43db86f7b9c674da3a93774a6e335d51508c2261c437f22569f1f3b3ffad",
+    source_sha256: "68efb3017108cf72e9e102028930555bf1ec173de53a88c78980f9dea5c22a10",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_8.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_8.compute_90.ptx") },
@@ -177,7 +177,7 @@ pub const LANES_2_8: Module = Module {
 /// `kernels/lanes_2_9.cu`.
 pub const LANES_2_9: Module = Module {
     name: "lanes_2_9",
-    source_sha256: "c5a21cc9e30c25288e95e323d49cce0d2e4ba908f1c94e6c58f1a0c14a600573",
+    source_sha256: "b00c46879529fb69c250f55f00699be16d26fcd4f9200a4b8d748c8181ca0a48",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_2_9.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_2_9.compute_90.ptx") },
@@ -187,7 +187,7 @@ pub const LANES_2_9: Module = Module {
 /// `kernels/lanes_4_4.cu`.
 pub const LANES_4_4: Module = Module {
     name: "lanes_4_4",
-    source_sha256: "629863c54d7cdf12e75a0b0b8189d0af0aa1ca6743bb2405080a6d9677988001",
+    source_sha256: "ed2359ace4dff8ed3c1da446cf852710a2595c1ada4a5a9375cc64f3e385c326",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_4_4.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_4_4.compute_90.ptx") },
@@ -197,7 +197,7 @@ pub const LANES_4_4: Module = Module {
 /// `kernels/lanes_4_5.cu`.
 pub const LANES_4_5: Module = Module {
     name: "lanes_4_5",
-    source_sha256: "ae7475e192a62e6527363336d140e8f10baceda2dd61fb3cb13ac548eb4a7b84",
+    source_sha256: "575311a24015b3e496f5040bdf6e348dc84d0349bf32f270347002151db439c7",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_4_5.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_4_5.compute_90.ptx") },
@@ -207,7 +207,7 @@ pub const LANES_4_5: Module = Module {
 /// `kernels/lanes_4_6.cu`.
 pub const LANES_4_6: Module = Module {
     name: "lanes_4_6",
-    source_sha256: "defacebae777279b61e2bbe0d3b6216f2f71c82b9771f9b928af9e4e5b22a049",
+    source_sha256: "0cc9af0439caca57bb2d2f7467ae02ad58dff292734b36f42388a2387e2ba4ac",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_4_6.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_4_6.compute_90.ptx") },
@@ -217,7 +217,7 @@ pub const LANES_4_6: Module = Module {
 /// `kernels/lanes_4_7.cu`.
 pub const LANES_4_7: Module = Module {
     name: "lanes_4_7",
-    source_sha256: "f94a7328b178b68895c88c9b121170823650e83eb44f6c049473982798bcae32",
+    source_sha256: "1b23435ca15bc676b50cc7709637120013f5e5231c415b0eb65f86e3f7514752",
     variants: &[
         Ptx { arch: 80, text: include_str!("../ptx/lanes_4_7.compute_80.ptx") },
         Ptx { arch: 90, text: include_str!("../ptx/lanes_4_7.compute_90.ptx") },
@@ -227,7 +227,7 @@ pub const LANES_4_7: Module = Module {
 /// `kernels/lanes_any.cu`.
 pub const LANES_ANY: Module = Module {
     name: "lanes_any",
-    source_sha256: "834d0557139a4dc47adc3082fe80eef4e9aff092e442d0cc23fb1cbc55ab9554",
+    source_sha256: "ca51d946ad8f529cf4bd5c191d32f6db44d268867192615b621923c1270d04c3",
     variants: &[Ptx { arch: 80, text: include_str!("../ptx/lanes_any.compute_80.ptx") }],
 };
 

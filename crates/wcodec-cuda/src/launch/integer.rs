@@ -1,11 +1,11 @@
 //! Launches of `kernels/integer.cu`.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::lanes::Region;
-use super::memory::{DeviceBuffer, DeviceSliceMut};
-use super::{CudaContext, Grid, Stream, copy_many, grid_size, launch, same_device, status};
+use super::memory::DeviceSliceMut;
+use super::side::{self, Side};
+use super::{CudaContext, Grid, Stream, check_job, copy_many, grid_size, launch};
 use crate::CudaError;
 
 /// A tensor's parts as the kernel wants them, all of them checked: every superblock's sections lie inside the first
@@ -52,15 +52,12 @@ pub(super) const THREADS: u32 = 512;
 pub(crate) struct Resident {
     tensor: Uploaded,
     payload: Region,
-    /// Shared with the tensors that were uploaded together.
-    side: Arc<DeviceBuffer>,
-    side_bytes: usize,
+    pub(crate) side: Side,
     /// Offsets into `side`.
     blocks: usize,
     entries: usize,
     tiles: usize,
     classes: usize,
-    status: usize,
 }
 
 /// Whether a block of the device has enough shared memory for such tables and the largest superblock.
@@ -98,11 +95,7 @@ impl Uploaded {
 impl Resident {
     /// Copies what stands beside the payloads to the device, in one piece for all of them. Waits for the stream.
     pub(crate) fn upload(stream: &Stream, tensors: Vec<(Uploaded, Region)>) -> Result<Vec<Self>, CudaError> {
-        let mut side = Vec::new();
-        let mut residents = Self::lay_out(stream.context(), tensors, &mut side)?;
-        let side = Arc::new(DeviceBuffer::from_host(stream, &side)?);
-        residents.iter_mut().for_each(|resident| resident.attach(&side));
-        Ok(residents)
+        side::upload(stream, |side| Self::lay_out(stream.context(), tensors, side), |resident| &mut resident.side)
     }
 
     /// Appends to `side` what stands beside the payloads; it goes to the buffer that is attached later.
@@ -112,50 +105,21 @@ impl Resident {
         side: &mut Vec<u8>,
     ) -> Result<Vec<Self>, CudaError> {
         let mut residents = Vec::with_capacity(tensors.len());
-        let empty = Arc::new(DeviceBuffer::new(context, 0)?);
+        let mut layout = side::Layout::new(context, side)?;
         for (mut tensor, payload) in tensors {
             if payload.buffer.context() != context {
                 return Err(CudaError::OtherDevice { what: "the payload" });
             }
             payload.buffer.sub_slice(payload.offset, tensor.payload_bytes)?;
             tensor.fits(context)?;
-            let begin = side.len();
-            let mut append = |part: Vec<u8>| {
-                side.resize(side.len().next_multiple_of(16), 0);
-                let at = side.len();
-                side.extend_from_slice(&part);
-                at
-            };
-            let blocks = append(std::mem::take(&mut tensor.blocks));
-            let entries = append(std::mem::take(&mut tensor.entries));
-            let tiles = append(std::mem::take(&mut tensor.tiles));
-            let classes = append(std::mem::take(&mut tensor.classes));
-            let side_bytes = side.len() - begin + size_of::<u32>();
-            let nothing = Arc::clone(&empty);
-            residents.push(Self {
-                tensor,
-                payload,
-                side: nothing,
-                side_bytes,
-                blocks,
-                entries,
-                tiles,
-                classes,
-                status: 0,
-            });
+            let blocks = layout.append(&std::mem::take(&mut tensor.blocks));
+            let entries = layout.append(&std::mem::take(&mut tensor.entries));
+            let tiles = layout.append(&std::mem::take(&mut tensor.tiles));
+            let classes = layout.append(&std::mem::take(&mut tensor.classes));
+            residents.push(Self { tensor, payload, side: layout.tensor(), blocks, entries, tiles, classes });
         }
-        status::append(side, residents.iter_mut().map(|resident| &mut resident.status));
+        layout.statuses(residents.iter_mut().map(|resident| &mut resident.side));
         Ok(residents)
-    }
-
-    /// Gives the tensor the buffer that holds what was laid out.
-    pub(crate) fn attach(&mut self, side: &Arc<DeviceBuffer>) {
-        self.side = Arc::clone(side);
-    }
-
-    /// Where its status word lies in the buffer; those of tensors that were laid out together follow one another.
-    pub(crate) fn status_at(&self) -> usize {
-        self.status
     }
 
     /// Bytes of the decoded tensor.
@@ -165,12 +129,7 @@ impl Resident {
 
     /// Bytes of device memory.
     pub(crate) fn device_bytes(&self) -> usize {
-        self.tensor.payload_bytes + self.side_bytes
-    }
-
-    /// The lowest failures so far. Waits for the stream.
-    pub(crate) fn statuses(stream: &Stream, tensors: &[&Self]) -> Result<Vec<Option<(u64, u32)>>, CudaError> {
-        status::read(stream, &tensors.iter().map(|tensor| (&*tensor.side, tensor.status)).collect::<Vec<_>>())
+        self.tensor.payload_bytes + self.side.bytes()
     }
 
     fn across(&self) -> usize {
@@ -192,7 +151,7 @@ impl Part<'_> {
     /// `struct Tensor`; `end` is the end of its superblocks within the launch.
     fn words(&self, end: u32) -> [u32; TENSOR_WORDS] {
         let (resident, t) = (self.tensor, &self.tensor.tensor);
-        let at = |offset: usize| resident.side.address() + offset as u64;
+        let at = |offset: usize| resident.side.address(offset);
         let addresses = [
             resident.payload.address(),
             at(resident.blocks) + u64::from(self.first) * BLOCK_BYTES as u64,
@@ -202,7 +161,7 @@ impl Part<'_> {
             self.out,
             self.clip.start,
             self.clip.end,
-            at(resident.status),
+            resident.side.status_address(),
         ];
         let mut words = [0; TENSOR_WORDS];
         for (pair, address) in words.chunks_exact_mut(2).zip(addresses) {
@@ -229,15 +188,7 @@ pub(crate) type Job<'a> = (&'a Resident, Range<usize>, DeviceSliceMut<'a>);
 pub(crate) fn decode_integer(stream: &Stream, jobs: Vec<Job<'_>>) -> Result<(), CudaError> {
     let (mut parts, mut rests) = (Vec::new(), Vec::new());
     for (tensor, range, out) in jobs {
-        same_device(stream, "the compressed tensor", tensor.payload.buffer.context())?;
-        same_device(stream, "the output", out.context())?;
-        let size = tensor.decoded_bytes();
-        if range.start > range.end || range.end > size {
-            return Err(CudaError::OutOfRange { offset: range.start, bytes: range.len(), size });
-        }
-        if out.len() != range.len() {
-            return Err(CudaError::OutOfRange { offset: 0, bytes: range.len(), size: out.len() });
-        }
+        check_job(stream, tensor.payload.buffer.context(), tensor.decoded_bytes(), &range, &out)?;
         let t = &tensor.tensor;
         let view = t.rows * t.cols;
         let wanted = range.start.min(view)..range.end.min(view);

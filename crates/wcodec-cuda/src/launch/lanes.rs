@@ -9,7 +9,8 @@ use wcodec_kernels::Module;
 use wcodec_rans::HeadLayout;
 
 use super::memory::{DeviceBuffer, DeviceSliceMut};
-use super::{CudaContext, Grid, check, grid_size, launch, same_device, status, stream::Stream};
+use super::side::{self, Side};
+use super::{CudaContext, Grid, check, check_job, grid_size, launch, stream::Stream};
 use crate::CudaError;
 
 /// A tensor's parts as the kernels want them, all of them checked: every superblock's sections lie inside the first
@@ -143,19 +144,15 @@ pub(crate) struct Resident {
     /// What was checked, without the bytes that are on the device now.
     tensor: Uploaded,
     payload: Region,
-    /// Shared with the tensors that were uploaded together.
-    side: Arc<DeviceBuffer>,
-    /// Bytes of `side` that are this tensor's.
-    side_bytes: usize,
+    pub(crate) side: Side,
     /// Offsets into `side`; `None` for parts that are not there.
     blocks: usize,
-    buckets: usize,
-    /// The fast path's tables, where they are less than 1/128 of the decoded bytes: copying them is faster than making them.
+    /// The tables: as buckets, or expanded, see [`stores_entries`].
+    buckets: Option<usize>,
     entries: Option<usize>,
     row_classes: Option<usize>,
     col_classes: Option<usize>,
     low_bits: Option<usize>,
-    status: usize,
     fast: Option<&'static Fast>,
 }
 
@@ -198,11 +195,7 @@ impl Resident {
 
     /// Copies what stands beside the payloads to the device, in one piece for all of them. Waits for the stream.
     pub(crate) fn upload(stream: &Stream, tensors: Vec<(Uploaded, Region)>) -> Result<Vec<Self>, CudaError> {
-        let mut side = Vec::new();
-        let mut residents = Self::lay_out(stream.context(), tensors, &mut side)?;
-        let side = Arc::new(DeviceBuffer::from_host(stream, &side)?);
-        residents.iter_mut().for_each(|resident| resident.attach(&side));
-        Ok(residents)
+        side::upload(stream, |side| Self::lay_out(stream.context(), tensors, side), |resident| &mut resident.side)
     }
 
     /// Appends to `side` what stands beside the payloads; it goes to the buffer that is attached later.
@@ -212,53 +205,41 @@ impl Resident {
         side: &mut Vec<u8>,
     ) -> Result<Vec<Self>, CudaError> {
         let mut residents = Vec::with_capacity(tensors.len());
-        let empty = Arc::new(DeviceBuffer::new(context, 0)?);
+        let mut layout = side::Layout::new(context, side)?;
         for (mut tensor, payload) in tensors {
             if payload.buffer.context() != context {
                 return Err(CudaError::OtherDevice { what: "the payload" });
             }
             payload.buffer.sub_slice(payload.offset, tensor.payload_bytes)?;
             let table_bytes = Self::fits(context, &tensor)?;
-            let begin = side.len();
-            let blocks = append(side, &std::mem::take(&mut tensor.blocks)).unwrap_or(0);
-            let buckets = append(side, &tensor.buckets).unwrap_or(0);
-            let decoded = (tensor.rows * tensor.cols * tensor.element_bytes) as u64;
-            let entries = match tensor.fast_blocks {
-                0 => None,
-                _ if decoded / 128 < table_bytes => None,
-                _ => append(side, &entries(tensor.layout, &tensor.buckets, tensor.bucket_bits)),
+            let mut append = |part: &[u8]| (!part.is_empty()).then(|| layout.append(part));
+            let blocks = append(&std::mem::take(&mut tensor.blocks)).unwrap_or(0);
+            let (buckets, entries) = if stores_entries(&tensor, table_bytes) {
+                (None, append(&entries(tensor.layout, &tensor.buckets, tensor.bucket_bits)))
+            } else {
+                (append(&tensor.buckets), None)
             };
-            let row_classes = append(side, &std::mem::take(&mut tensor.row_classes));
-            let col_classes = append(side, &std::mem::take(&mut tensor.col_classes));
-            let low_bits = append(side, &std::mem::take(&mut tensor.low_bits));
+            tensor.buckets = Vec::new();
+            let row_classes = append(&std::mem::take(&mut tensor.row_classes));
+            let col_classes = append(&std::mem::take(&mut tensor.col_classes));
+            let low_bits = append(&std::mem::take(&mut tensor.low_bits));
             let fast = Fast::of(tensor.layout, tensor.element_bytes);
+            let side = layout.tensor();
             residents.push(Self {
-                side: Arc::clone(&empty),
-                side_bytes: side.len() - begin + size_of::<u32>(),
                 tensor,
                 payload,
+                side,
                 blocks,
                 buckets,
                 entries,
                 row_classes,
                 col_classes,
                 low_bits,
-                status: 0,
                 fast,
             });
         }
-        status::append(side, residents.iter_mut().map(|resident| &mut resident.status));
+        layout.statuses(residents.iter_mut().map(|resident| &mut resident.side));
         Ok(residents)
-    }
-
-    /// Gives the tensor the buffer that holds what was laid out.
-    pub(crate) fn attach(&mut self, side: &Arc<DeviceBuffer>) {
-        self.side = Arc::clone(side);
-    }
-
-    /// Where its status word lies in the buffer; those of tensors that were laid out together follow one another.
-    pub(crate) fn status_at(&self) -> usize {
-        self.status
     }
 
     /// Bytes of the decoded tensor.
@@ -268,17 +249,7 @@ impl Resident {
 
     /// Bytes of device memory.
     pub(crate) fn device_bytes(&self) -> usize {
-        self.tensor.payload_bytes + self.side_bytes
-    }
-
-    /// The lowest failure so far, `superblock << 2 | code`. Waits for the stream.
-    pub(crate) fn status(&self, stream: &Stream) -> Result<Option<(u64, u32)>, CudaError> {
-        Ok(Self::statuses(stream, &[self])?[0])
-    }
-
-    /// As [`Resident::status`], of many tensors with one wait and few copies.
-    pub(crate) fn statuses(stream: &Stream, tensors: &[&Self]) -> Result<Vec<Option<(u64, u32)>>, CudaError> {
-        status::read(stream, &tensors.iter().map(|tensor| (&*tensor.side, tensor.status)).collect::<Vec<_>>())
+        self.tensor.payload_bytes + self.side.bytes()
     }
 
     fn row_stride(&self) -> usize {
@@ -300,11 +271,11 @@ impl Resident {
     /// `struct Tensor` for superblocks from `part.first` on; `end` is their end within the launch.
     fn parameters(&self, part: &Part<'_>, end: u32) -> [u32; TENSOR_WORDS] {
         let t = &self.tensor;
-        let at = |offset: Option<usize>| offset.map_or(0, |offset| self.side.address() + offset as u64);
+        let at = |offset: Option<usize>| offset.map_or(0, |offset| self.side.address(offset));
         let addresses = [
             self.payload.address(),
             at(Some(self.blocks)) + u64::from(part.first) * BLOCK_BYTES as u64,
-            at(Some(self.buckets)),
+            at(self.buckets),
             at(self.entries),
             at(self.row_classes),
             at(self.col_classes),
@@ -312,7 +283,7 @@ impl Resident {
             part.out,
             part.clip.start,
             part.clip.end,
-            at(Some(self.status)),
+            self.side.status_address(),
         ];
         let mut words = [0; TENSOR_WORDS];
         for (pair, address) in words.chunks_exact_mut(2).zip(addresses) {
@@ -386,6 +357,13 @@ impl Resident {
     }
 }
 
+/// Whether a tensor's tables stand in memory as the fast path has them, since copying them is faster than making them: where they are no
+/// larger than the buckets, or less than 1/128 of the decoded bytes.
+fn stores_entries(tensor: &Uploaded, table_bytes: u64) -> bool {
+    let decoded = (tensor.rows * tensor.cols * tensor.element_bytes) as u64;
+    tensor.fast_blocks != 0 && table_bytes <= (decoded / 128).max(tensor.buckets.len() as u64)
+}
+
 /// Table entries of the fast path: `freq << (32 - value_bit) | value << value_bit | bias`.
 pub(crate) fn entries(layout: HeadLayout, buckets: &[u8], bucket_bits: u32) -> Vec<u8> {
     // `Layout::value_bit` of lanes.cuh.
@@ -408,13 +386,6 @@ pub(crate) fn entries(layout: HeadLayout, buckets: &[u8], bucket_bits: u32) -> V
     entries
 }
 
-fn append(to: &mut Vec<u8>, part: &[u8]) -> Option<usize> {
-    to.resize(to.len().next_multiple_of(16), 0);
-    let at = to.len();
-    to.extend_from_slice(part);
-    (!part.is_empty()).then_some(at)
-}
-
 /// Some superblocks of a tensor, and where the tensor goes.
 #[derive(Debug)]
 struct Part<'a> {
@@ -435,15 +406,8 @@ pub(crate) fn decode_lanes(stream: &Stream, jobs: &[Job<'_>], spared: u32) -> Re
     // One launch per kernel takes the parts of many tensors.
     let mut launches: Vec<(Option<&'static Fast>, Vec<Part<'_>>)> = Vec::new();
     for (tensor, range, out) in jobs {
-        same_device(stream, "the compressed tensor", tensor.payload.buffer.context())?;
-        same_device(stream, "the output", out.context())?;
         let size = tensor.decoded_bytes();
-        if range.start > range.end || range.end > size {
-            return Err(CudaError::OutOfRange { offset: range.start, bytes: range.len(), size });
-        }
-        if out.len() != range.len() {
-            return Err(CudaError::OutOfRange { offset: 0, bytes: range.len(), size: out.len() });
-        }
+        check_job(stream, tensor.payload.buffer.context(), size, range, out)?;
         for (what, value) in [("the range's begin", range.start), ("the range's end", range.end)] {
             let multiple = tensor.element_bytes() as u64;
             if value != size && !(value as u64).is_multiple_of(multiple) {

@@ -1,10 +1,10 @@
 //! Launches of `kernels/plain.cu`.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::memory::{DeviceBuffer, DeviceSliceMut};
-use super::{CudaContext, Grid, Stream, launch, same_device, status};
+use super::memory::DeviceSliceMut;
+use super::side::{self, Side};
+use super::{CudaContext, Grid, Stream, check_job, launch};
 use crate::CudaError;
 
 /// A tensor's parts as the kernel wants them, all of them checked: planes and symbols lie inside `bytes`, symbols fill tables of at most
@@ -33,22 +33,15 @@ pub(super) const THREADS: u32 = 256;
 #[derive(Debug)]
 pub(crate) struct Resident {
     tensor: Uploaded,
-    /// Shared with the tensors that were uploaded together.
-    side: Arc<DeviceBuffer>,
-    side_bytes: usize,
-    /// Offsets into `side`.
+    pub(crate) side: Side,
+    /// Where it begins in `side`.
     base: usize,
-    status: usize,
 }
 
 impl Resident {
     /// Copies tensors to the device, in one piece. Waits for the stream.
     pub(crate) fn upload(stream: &Stream, tensors: Vec<Uploaded>) -> Result<Vec<Self>, CudaError> {
-        let mut side = Vec::new();
-        let mut residents = Self::lay_out(stream.context(), tensors, &mut side)?;
-        let side = Arc::new(DeviceBuffer::from_host(stream, &side)?);
-        residents.iter_mut().for_each(|resident| resident.attach(&side));
-        Ok(residents)
+        side::upload(stream, |side| Self::lay_out(stream.context(), tensors, side), |resident| &mut resident.side)
     }
 
     /// Appends tensors to `side`; it goes to the buffer that is attached later.
@@ -58,26 +51,13 @@ impl Resident {
         side: &mut Vec<u8>,
     ) -> Result<Vec<Self>, CudaError> {
         let mut residents = Vec::with_capacity(tensors.len());
-        let empty = Arc::new(DeviceBuffer::new(context, 0)?);
+        let mut layout = side::Layout::new(context, side)?;
         for mut tensor in tensors {
-            side.resize(side.len().next_multiple_of(16), 0);
-            let base = side.len();
-            side.append(&mut tensor.bytes);
-            let side_bytes = side.len() - base + size_of::<u32>();
-            residents.push(Self { tensor, side: Arc::clone(&empty), side_bytes, base, status: 0 });
+            let base = layout.append(&std::mem::take(&mut tensor.bytes));
+            residents.push(Self { tensor, side: layout.tensor(), base });
         }
-        status::append(side, residents.iter_mut().map(|resident| &mut resident.status));
+        layout.statuses(residents.iter_mut().map(|resident| &mut resident.side));
         Ok(residents)
-    }
-
-    /// Gives the tensor the buffer that holds what was laid out.
-    pub(crate) fn attach(&mut self, side: &Arc<DeviceBuffer>) {
-        self.side = Arc::clone(side);
-    }
-
-    /// Where its status word lies in the buffer; those of tensors that were laid out together follow one another.
-    pub(crate) fn status_at(&self) -> usize {
-        self.status
     }
 
     /// Bytes of the decoded tensor.
@@ -87,12 +67,7 @@ impl Resident {
 
     /// Bytes of device memory.
     pub(crate) fn device_bytes(&self) -> usize {
-        self.side_bytes
-    }
-
-    /// The failures so far. Waits for the stream.
-    pub(crate) fn statuses(stream: &Stream, tensors: &[&Self]) -> Result<Vec<Option<(u64, u32)>>, CudaError> {
-        status::read(stream, &tensors.iter().map(|tensor| (&*tensor.side, tensor.status)).collect::<Vec<_>>())
+        self.side.bytes()
     }
 }
 
@@ -102,15 +77,7 @@ pub(crate) type Job<'a> = (&'a Resident, Range<usize>, DeviceSliceMut<'a>);
 /// Queues the decoding of tensors, each into its own memory. A tensor is decoded whole, whatever of it is wanted.
 pub(crate) fn decode_plain(stream: &Stream, jobs: &[Job<'_>]) -> Result<(), CudaError> {
     for (tensor, range, out) in jobs {
-        same_device(stream, "the compressed tensor", tensor.side.context())?;
-        same_device(stream, "the output", out.context())?;
-        let size = tensor.decoded_bytes();
-        if range.start > range.end || range.end > size {
-            return Err(CudaError::OutOfRange { offset: range.start, bytes: range.len(), size });
-        }
-        if out.len() != range.len() {
-            return Err(CudaError::OutOfRange { offset: 0, bytes: range.len(), size: out.len() });
-        }
+        check_job(stream, tensor.side.context(), tensor.decoded_bytes(), range, out)?;
     }
     let wanted: Vec<&Job<'_>> = jobs.iter().filter(|(_, range, _)| !range.is_empty()).collect();
     for part in wanted.chunks(MAX_TENSORS) {
@@ -125,14 +92,14 @@ fn run(stream: &Stream, jobs: &[&Job<'_>]) -> Result<(), CudaError> {
     let mut batch = vec![0u32; HEAD_WORDS + MAX_TENSORS * TENSOR_WORDS];
     let (mut slot_bytes, mut planes) = (0, 0);
     for ((tensor, range, out), words) in jobs.iter().zip(batch[HEAD_WORDS..].chunks_exact_mut(TENSOR_WORDS)) {
-        let (t, base) = (&tensor.tensor, tensor.side.address() + tensor.base as u64);
+        let (t, base) = (&tensor.tensor, tensor.side.address(tensor.base));
         let addresses = [
             base,
             out.address().wrapping_sub(range.start as u64),
             out.address(),
             out.address() + out.len() as u64,
             base,
-            tensor.side.address() + tensor.status as u64,
+            tensor.side.status_address(),
         ];
         for (pair, address) in words.chunks_exact_mut(2).zip(addresses) {
             // Kernels and host have the same byte order.

@@ -12,12 +12,12 @@ use std::sync::Arc;
 
 use cust::sys;
 
-use super::integer::{self, Resident as IntegerResident};
-use super::lanes::{self, Resident as LanesResident};
+use super::integer;
+use super::lanes;
 use super::memory::{DeviceBuffer, DeviceSlice, DeviceSliceMut, PinnedBuffer, is_pinned};
-use super::plain::{self, Resident as PlainResident};
+use super::plain;
 use super::stream::{Event, Stream};
-use super::{check, copy_many, queue_crc32, status};
+use super::{check, copy_many, queue_crc32, side};
 
 use crate::lanes::error_of;
 use crate::{CudaContext, CudaError};
@@ -149,7 +149,7 @@ impl LoadTools {
         let mut loaded = Loaded::default();
         for (tensors, checks) in std::mem::take(&mut loader.done) {
             for number in tensors {
-                if let Some(failure) = words.next().and_then(status::failure_of) {
+                if let Some(failure) = words.next().and_then(side::failure_of) {
                     loaded.failures.push((number, error_of(failure)));
                 }
             }
@@ -284,9 +284,9 @@ impl<'a, F: Fn(&mut [u8], &[(&[u8], usize)]) + Send> LoadQueue<'a> for Loader<'_
         self.tools.fetch(number, &group.side, self.decode)?;
         let (decode, context, slot) = (self.decode, self.decode.context(), &self.tools.slots[number]);
         let ReadyGroup { mut lanes, mut integer, mut plain, targets, copies, .. } = group;
-        lanes.iter_mut().for_each(|tensor| tensor.attach(&slot.side));
-        integer.iter_mut().for_each(|tensor| tensor.attach(&slot.side));
-        plain.iter_mut().for_each(|tensor| tensor.attach(&slot.side));
+        lanes.iter_mut().for_each(|tensor| tensor.side.attach(&slot.side));
+        integer.iter_mut().for_each(|tensor| tensor.side.attach(&slot.side));
+        plain.iter_mut().for_each(|tensor| tensor.side.attach(&slot.side));
 
         decode.wait(&slot.there)?;
         let place = |target: Target, bytes: usize| {
@@ -333,9 +333,9 @@ impl<'a, F: Fn(&mut [u8], &[(&[u8], usize)]) + Send> LoadQueue<'a> for Loader<'_
             Ok::<_, CudaError>((from, unsafe { DeviceSliceMut::from_raw(context, target.address(), target.len()) }))
         };
         let kept = [
-            keep(lanes.first().map_or(0, LanesResident::status_at), lanes.len())?,
-            keep(integer.first().map_or(0, IntegerResident::status_at), integer.len())?,
-            keep(plain.first().map_or(0, PlainResident::status_at), plain.len())?,
+            keep(lanes.first().map_or(0, |tensor| tensor.side.status_at()), lanes.len())?,
+            keep(integer.first().map_or(0, |tensor| tensor.side.status_at()), integer.len())?,
+            keep(plain.first().map_or(0, |tensor| tensor.side.status_at()), plain.len())?,
             keep(crc_at, checks)?,
         ];
         copy_many(decode, kept)?;
