@@ -7,14 +7,15 @@ use rayon::prelude::*;
 use wcodec_cuda::{CudaError, DeviceBuffer, LOAD_SLOTS, LoadGroup, LoadOutputs, LoadQueue, ReadyGroup, Source, Target};
 
 use super::groups::{Group, Part};
+use super::handed::Handed;
 use super::supply::Supply;
 use crate::archive::{Scratch, Tensor};
 use crate::cuda::device::CudaDevice;
 use crate::cuda::parts::{self, Prepared, stored};
 use crate::error::{Error, Result};
 
-/// Groups that are prepared at a time, while those before them are on their way; the first ones are fewer, so that the copy starts at once.
-const WAVE: usize = 8;
+/// Groups that are prepared before those in front of them are queued: what all threads of a pool can be busy with.
+const AHEAD: usize = 8;
 
 /// Prepares groups and queues them.
 pub(super) struct Feeder<'f, 't> {
@@ -55,44 +56,48 @@ pub(super) struct Slots<'s> {
     pub(super) outs: LoadOutputs<'s>,
 }
 
+/// A group that is ready to be queued, and the tensors of it that kernels decode.
+type Laid = (ReadyGroup, Vec<usize>);
+
 impl<'t> Feeder<'_, 't> {
-    /// Queues the decoding of a wave of groups, and the copies that this makes room for, while the next one is being prepared.
+    /// Queues groups in their order, each as soon as it is prepared and there is room: two are copied in little more than a millisecond, and
+    /// preparing one can take as long.
     pub(super) fn feed(&mut self, slots: &Slots<'_>, queue: &mut dyn LoadQueue<'t>) -> Result<(), Stop> {
-        for group in self.groups.iter().take(LOAD_SLOTS) {
+        let groups = self.groups;
+        for group in groups.iter().take(LOAD_SLOTS) {
             queue.copy(self.sources(group)?)?;
         }
-        let mut ready: Vec<ReadyGroup> = Vec::new();
-        let (mut decoded, mut next, mut wave) = (0, 0, 1);
-        loop {
-            let numbers = next..(next + wave).min(self.groups.len());
-            for group in &self.groups[numbers.clone()] {
-                self.expect(group);
-            }
-            let this = &*self;
-            let prepare = || {
-                let groups = numbers.clone().into_par_iter();
-                groups.map(|number| this.prepare(number, slots)).collect::<Result<Vec<_>, Stop>>()
+        groups.iter().for_each(|group| self.expect(group));
+        let this = &*self;
+        let prepared: Vec<Handed<Result<Laid, Stop>>> = groups.iter().map(|_| Handed::default()).collect();
+        let kernels = rayon::in_place_scope_fifo(|scope| {
+            let prepare = |number: usize| {
+                if let Some(handed) = prepared.get(number) {
+                    scope.spawn_fifo(move |_| {
+                        let giver = handed.giver();
+                        giver.give(this.prepare(number, slots));
+                    });
+                }
             };
-            let submit = || {
-                ready.drain(..).try_for_each(|group| -> Result<(), Stop> {
-                    queue.decode(group)?;
-                    let copied = this.groups.get(decoded + LOAD_SLOTS);
-                    decoded += 1;
-                    copied.map_or(Ok(()), |group| Ok(queue.copy(this.sources(group)?)?))
-                })
-            };
-            let (prepared, submitted) = rayon::join(prepare, submit);
-            submitted?;
-            for (group, kernels) in prepared? {
-                kernels.into_iter().for_each(|tensor| self.by_kernel[tensor] = true);
-                ready.push(group);
+            (0..AHEAD).for_each(prepare);
+            let mut by_kernel = Vec::new();
+            for (number, handed) in prepared.iter().enumerate() {
+                let Some(group) = handed.take() else {
+                    // The scope goes on with the panic.
+                    return Ok(by_kernel);
+                };
+                let (group, kernels) = group?;
+                prepare(number + AHEAD);
+                by_kernel.extend(kernels);
+                queue.decode(group)?;
+                if let Some(group) = groups.get(number + LOAD_SLOTS) {
+                    queue.copy(this.sources(group)?)?;
+                }
             }
-            if ready.is_empty() {
-                return Ok(());
-            }
-            next = numbers.end;
-            wave = (2 * wave).min(WAVE);
-        }
+            Ok::<_, Stop>(by_kernel)
+        })?;
+        kernels.into_iter().for_each(|tensor| self.by_kernel[tensor] = true);
+        Ok(())
     }
 
     /// The bytes of a group in host memory; those of modes without a kernel are decoded for it.
@@ -129,7 +134,7 @@ impl<'t> Feeder<'_, 't> {
     }
 
     /// Group `number`, and which of its tensors have a kernel.
-    fn prepare(&self, number: usize, slots: &Slots<'_>) -> Result<(ReadyGroup, Vec<usize>), Stop> {
+    fn prepare(&self, number: usize, slots: &Slots<'_>) -> Result<Laid, Stop> {
         let (group, slot) = (&self.groups[number], slots.starts[number % LOAD_SLOTS]);
         let work = group.parts.par_iter().map(|part| {
             let tensor = self.supplies[part.tensor].tensor()?;

@@ -2,6 +2,7 @@
 
 mod feeder;
 mod groups;
+mod handed;
 mod supply;
 
 use std::fs::File;
