@@ -6,6 +6,8 @@
 //!
 //! A disk of 500 MB/s is imitated by a reader that hands out no byte before its time: the file is read through it into memory, and then
 //! loaded from there. Reading and decoding do not overlap, for neither format.
+//!
+//! With the feature `cuda` and a device, the matrices are multiplied there too, in BF16; `WCODEC_BENCH_ONLY=cuda` does nothing else.
 
 use std::fs::File;
 use std::io::Read;
@@ -30,6 +32,8 @@ fn main() -> Result<()> {
         return match part.as_str() {
             "loaded" => passes(&archive, false),
             "on the fly" => passes(&archive, true),
+            #[cfg(feature = "cuda")]
+            "cuda" => on_device(&archive),
             load => load_once(load, &plain, &archive).map(|seconds| println!("{seconds}")),
         };
     }
@@ -53,6 +57,13 @@ fn main() -> Result<()> {
         }
         Ok(String::from_utf8(child.stdout)?.trim().to_owned())
     };
+    #[cfg(feature = "cuda")]
+    {
+        println!("{}", run("cuda")?);
+        if std::env::var("WCODEC_BENCH_ONLY").is_ok_and(|only| only == "cuda") {
+            return Ok(());
+        }
+    }
     for (dtype, disk) in [("F32", "cached"), ("F32", "slow"), ("BF16", "cached"), ("BF16", "slow")] {
         let mut times = [Vec::new(), Vec::new()];
         for _ in 0..RUNS {
@@ -174,6 +185,66 @@ fn passes(archive: &Path, on_the_fly: bool) -> Result<()> {
     };
     let mode = if on_the_fly { "on the fly" } else { "loaded    " };
     println!("{mode} {:.1} ms for all {} matrices; {memory}", median(times) * 1e3, layers.len());
+    Ok(())
+}
+
+/// The same on a GPU, where the products of both modes must be the same bits.
+#[cfg(feature = "cuda")]
+fn on_device(archive: &Path) -> Result<()> {
+    let Ok(device) = Device::new_cuda(0) else {
+        println!("no CUDA device");
+        return Ok(());
+    };
+    let shards = Shards::open(archive)?;
+    let mut matrices: Vec<(String, usize, usize)> = Vec::new();
+    let mut bf16 = 0;
+    for entry in shards.entries() {
+        bf16 += 2 * entry.shape.iter().product::<u64>();
+        if let (Some(name), [rows, cols]) = (entry.name.strip_suffix(".weight"), entry.shape.as_slice()) {
+            matrices.push((name.to_owned(), *rows as usize, *cols as usize));
+        }
+    }
+    let resident = Resident::new(shards, 1)?;
+    let (plain, vb) = (var_builder(archive, DType::BF16, &device)?, resident.var_builder(DType::BF16, &device)?);
+    let (mut loaded, mut on_the_fly) = (Vec::new(), Vec::new());
+    for (name, rows, cols) in &matrices {
+        loaded.push(candle_nn::linear_no_bias(*cols, *rows, plain.pp(name))?);
+        on_the_fly.push(resident.linear_no_bias(*cols, *rows, vb.pp(name))?);
+    }
+    for tokens in [1, 16, 200] {
+        for ((_, _, cols), (loaded, on_the_fly)) in matrices.iter().zip(loaded.iter().zip(&on_the_fly)) {
+            let x = Tensor::randn(0f32, 1.0, (tokens, *cols), &device)?.to_dtype(DType::BF16)?;
+            let products = [loaded.forward(&x)?, on_the_fly.forward(&x)?].map(|x| x.to_dtype(DType::F32));
+            let [expected, found] = products;
+            let differ = expected?.ne(&found?)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
+            if differ > 0.0 {
+                return Err(format!("{differ} elements of a product with {tokens} tokens differ").into());
+            }
+        }
+    }
+    let time = |pass: &dyn Fn() -> candle_core::Result<()>| -> Result<f64> {
+        let mut times = Vec::new();
+        for _ in 0..RUNS + 2 {
+            device.synchronize()?;
+            let start = Instant::now();
+            pass()?;
+            device.synchronize()?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+        Ok(1e3 * median(times.split_off(2)))
+    };
+    let inputs = matrices
+        .iter()
+        .map(|(_, _, cols)| Tensor::ones((1, *cols), DType::BF16, &device))
+        .collect::<candle_core::Result<Vec<_>>>()?;
+    let plain = time(&|| loaded.iter().zip(&inputs).try_for_each(|(layer, x)| layer.forward(x).map(drop)))?;
+    let fly = time(&|| on_the_fly.iter().zip(&inputs).try_for_each(|(layer, x)| layer.forward(x).map(drop)))?;
+    println!(
+        "on a GPU {} matrices in BF16: loaded {plain:.2} ms, on the fly {fly:.2} ms, the same bits for 1, 16 and 200 tokens; compressed \
+         weights and the memory to decode into take {:.3} of the weights as BF16",
+        matrices.len(),
+        resident.device_bytes() as f64 / bf16 as f64
+    );
     Ok(())
 }
 

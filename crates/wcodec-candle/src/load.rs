@@ -176,7 +176,7 @@ impl Loader {
         let mut loader = self.on_device.lock().unwrap_or_else(PoisonError::into_inner);
         let loader = match &mut *loader {
             Some(loader) if loader.is_for(device) => loader,
-            loader => loader.insert(DeviceLoader::new(device)?),
+            loader => loader.insert(DeviceLoader::new(device, &plan.shards)?),
         };
         let numbers = std::iter::successors(Some(place), |number| plan.next(number));
         let order = numbers.map(|number| (number, plan.names[number].as_str()));

@@ -24,8 +24,8 @@ pub(crate) struct DeviceLoader {
 impl DeviceLoader {
     /// # Errors
     /// As [`Gpu::open`].
-    pub(crate) fn new(device: &Device) -> Result<Self> {
-        Ok(Self { gpu: Gpu::open(device)?, waiting: HashMap::new(), waiting_bytes: 0, misses: 0 })
+    pub(crate) fn new(device: &Device, shards: &Shards) -> Result<Self> {
+        Ok(Self { gpu: Gpu::open(device, shards)?, waiting: HashMap::new(), waiting_bytes: 0, misses: 0 })
     }
 
     /// Whether it decodes for `device`.

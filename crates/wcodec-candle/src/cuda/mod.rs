@@ -5,6 +5,7 @@
 mod arena;
 mod load;
 mod memory;
+mod slabs;
 mod weight;
 
 use std::sync::Mutex;
@@ -14,6 +15,7 @@ use candle_core::backend::BackendDevice;
 use candle_core::{DType, Device, DeviceLocation, Error, Result};
 use wcodec::cuda::CudaDevice;
 
+use crate::Shards;
 use arena::Arena;
 pub(crate) use load::DeviceLoader;
 pub(crate) use weight::DeviceWeight;
@@ -26,18 +28,22 @@ pub(crate) struct Gpu {
     arenas: Mutex<Vec<Arena>>,
     /// Device memory of the compressed weights.
     weight_bytes: AtomicU64,
+    /// What all tensors of the shards take decoded.
+    total_bytes: u64,
 }
 
 impl Gpu {
-    /// The CUDA device `device`.
+    /// The CUDA device `device`, for tensors of `shards`.
     ///
     /// # Errors
     /// candle's `Error` for another kind of device; what the driver reports.
-    pub(crate) fn open(device: &Device) -> Result<Self> {
+    pub(crate) fn open(device: &Device, shards: &Shards) -> Result<Self> {
         let Device::Cuda(candle) = device else { return Err(Error::msg("not a CUDA device")) };
         let DeviceLocation::Cuda { gpu_id } = candle.location() else { return Err(Error::msg("not a CUDA device")) };
         let wcodec = CudaDevice::open(u32::try_from(gpu_id)?).map_err(Error::wrap)?;
-        Ok(Self { candle: candle.clone(), wcodec, arenas: Mutex::default(), weight_bytes: AtomicU64::new(0) })
+        let total_bytes = shards.entries().map(|entry| entry.decoded_len).sum();
+        let (arenas, weight_bytes) = (Mutex::default(), AtomicU64::new(0));
+        Ok(Self { candle: candle.clone(), wcodec, arenas, weight_bytes, total_bytes })
     }
 
     /// Whether this is `device`, with the same stream.

@@ -1,14 +1,15 @@
 //! A compressed matrix in device memory.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use candle_core::op::BackpropOp;
-use candle_core::{DType, Device, Error, Result, Storage, Tensor};
+use candle_core::{CudaStorage, DType, Device, Error, Result, Storage, Tensor};
 use wcodec::cuda::DeviceTensor;
 
 use super::memory::{CandleStream, allocate, lend, lend_to_read};
-use super::{Gpu, decodable};
+use super::{Gpu, decodable, slabs};
 use crate::resident::Weight;
 use crate::{Shards, convert};
 
@@ -18,14 +19,23 @@ pub(crate) struct DeviceWeight {
     pub(super) tensor: DeviceTensor,
     /// The element type that it is decoded to.
     pub(super) stored: DType,
+    /// Rows that are decoded and multiplied at a time.
+    pub(super) slabs: Vec<Range<usize>>,
 }
 
 impl DeviceWeight {
-    /// Copies a matrix of `shards` to the device, compressed. The checksums of its stored bytes are compared there.
+    /// Copies a matrix of `shards`, `dims` rows and columns that are computed with in `compute`, to the device, compressed. The checksums of
+    /// its stored bytes are compared there.
     ///
     /// # Errors
     /// candle's `Error` that names tensor and shard for damaged bytes; for elements that are no floats of two, four or eight bytes.
-    pub(crate) fn new(gpu: &Arc<Gpu>, shards: &Shards, tensor: &wcodec::Tensor<'_>) -> Result<Self> {
+    pub(crate) fn new(
+        gpu: &Arc<Gpu>,
+        shards: &Shards,
+        tensor: &wcodec::Tensor<'_>,
+        (rows, cols): (usize, usize),
+        compute: DType,
+    ) -> Result<Self> {
         let (name, dtype) = (tensor.name(), tensor.dtype());
         let stored = decodable(dtype).filter(|dtype| convert::check_compute(*dtype).is_ok());
         let stored = stored.ok_or_else(|| {
@@ -36,7 +46,13 @@ impl DeviceWeight {
         let mut uploaded = uploaded.map_err(|error| shards.blame(name, error))?;
         let tensor = uploaded.pop().ok_or_else(|| Error::msg("no tensor was uploaded"))?;
         gpu.weight_bytes.fetch_add(tensor.device_bytes(), Relaxed);
-        Ok(Self { gpu: Arc::clone(gpu), tensor, stored })
+        let slabs = slabs::cut(rows, cols, tensor.byte_len(), compute, gpu.total_bytes);
+        Ok(Self { gpu: Arc::clone(gpu), tensor, stored, slabs })
+    }
+
+    /// Elements of a slab of `weight`, whose part on the device this is.
+    pub(super) fn slab_elements(&self, weight: &Weight, slab: usize) -> usize {
+        self.slabs[slab].len() * weight.dims().1
     }
 
     /// Decodes the weight once and compares its checksums. Waits.
@@ -47,17 +63,31 @@ impl DeviceWeight {
         if weight.elements() == 0 {
             return Ok(());
         }
+        if self.slabs.len() == 1 {
+            return self.gpu.with_slab(weight, self, 0, |matrix| {
+                let (storage, layout) = matrix.storage_and_layout();
+                let Storage::Cuda(storage) = &*storage else { return Err(Error::msg("an arena is device memory")) };
+                self.compare(storage, layout.start_offset() * self.stored.size_in_bytes(), shards)
+            });
+        }
+        // Memory of its own, once.
+        let (context, stream) =
+            (self.gpu.wcodec.context(), CandleStream::new(self.gpu.wcodec.context(), &self.gpu.candle));
+        let mut storage = allocate(&self.gpu.candle, self.stored, weight.elements())?;
+        let (out, written) = lend(context, &stream, &mut storage)?;
+        self.gpu.wcodec.decode([(&self.tensor, out)], stream.wcodec()).map_err(Error::wrap)?;
+        drop(written);
+        self.compare(&storage, 0, shards)
+    }
+
+    /// Compares the checksums of the decoded weight, which begins at byte `start` of `storage`. Waits.
+    fn compare(&self, storage: &CudaStorage, start: usize, shards: &Shards) -> Result<()> {
         let context = self.gpu.wcodec.context();
-        self.gpu.with_matrix(weight, self, |matrix| {
-            let stream = CandleStream::new(context, &self.gpu.candle);
-            let (storage, layout) = matrix.storage_and_layout();
-            let Storage::Cuda(storage) = &*storage else { return Err(Error::msg("an arena is device memory")) };
-            let (arena, _read) = lend_to_read(context, &stream, storage)?;
-            let (start, bytes) = (layout.start_offset() * self.stored.size_in_bytes(), self.tensor.byte_len() as usize);
-            let decoded = arena.sub_slice(start, bytes).map_err(Error::wrap)?;
-            let verified = self.gpu.wcodec.verify([(&self.tensor, decoded)], stream.wcodec());
-            verified.map_err(|error| shards.blame(self.tensor.name(), error))
-        })
+        let stream = CandleStream::new(context, &self.gpu.candle);
+        let (memory, _read) = lend_to_read(context, &stream, storage)?;
+        let decoded = memory.sub_slice(start, self.tensor.byte_len() as usize).map_err(Error::wrap)?;
+        let verified = self.gpu.wcodec.verify([(&self.tensor, decoded)], stream.wcodec());
+        verified.map_err(|error| shards.blame(self.tensor.name(), error))
     }
 
     /// `x` · weightᵀ.

@@ -145,7 +145,9 @@ impl Resident {
     }
 
     /// Bytes of device memory that the weights on CUDA devices take now: compressed, with their tables, and the memory that they are
-    /// decoded into, which is as much as the largest of them takes decoded and 32 MiB at least.
+    /// decoded into. That is a part in 64 of what all tensors take decoded, but at most 32 MiB; or more, as much as the largest weight
+    /// takes, but for large ones that are computed in BF16 or F16, which are decoded and multiplied in slabs of 4096 rows, or of 8192 if
+    /// they have more than 2048 columns.
     #[cfg(feature = "cuda")]
     pub fn device_bytes(&self) -> u64 {
         self.0.gpus.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|gpu| gpu.device_bytes()).sum()
@@ -159,7 +161,7 @@ impl Core {
         if let Some(gpu) = gpus.iter().find(|gpu| gpu.is(device)) {
             return Ok(Arc::clone(gpu));
         }
-        gpus.push(Arc::new(Gpu::open(device)?));
+        gpus.push(Arc::new(Gpu::open(device, &self.shards)?));
         Ok(Arc::clone(&gpus[gpus.len() - 1]))
     }
 

@@ -164,7 +164,8 @@ impl Weight {
     /// Moves it to a GPU, compressed, and decodes it there once.
     #[cfg(feature = "cuda")]
     pub(super) fn onto(mut self, gpu: &Arc<Gpu>) -> Result<Arc<Self>> {
-        self.device = Some(DeviceWeight::new(gpu, &self.shards, &self.tensor)?);
+        let dims = (self.rows, self.cols);
+        self.device = Some(DeviceWeight::new(gpu, &self.shards, &self.tensor, dims, self.dtype)?);
         let weight = Arc::new(self);
         if let Some(device) = &weight.device {
             device.verify(&weight, &weight.shards)?;
