@@ -351,8 +351,6 @@ def loading(model: Any, layers: int) -> None:
             ours = timed(lambda device: load_file(archive, device=device), device)
             tell(what="load", device=device, bytes=size, ratio=report.ratio, encode_seconds=encode,
                  wcodec_seconds=ours, safetensors_seconds=theirs, faster=theirs / ours)  # fmt: skip
-        kept, most = watched(lambda: load_file(archive, device="cuda"))
-        tell(what="load, device memory", peak_beyond_output=most - sum(t.numel() * t.element_size() for t in kept.values()))
 
 
 def dfloat11(args: argparse.Namespace, model: Any, plain_bytes: int, references: dict) -> None:

@@ -1,10 +1,10 @@
-"""What loading an archive on the CPU takes: time beside its parts, and memory.
+"""What loading an archive takes: on the CPU time beside its parts, and memory; on a CUDA device memory.
 
-    python benches/loading.py model.wcodec
+    python benches/loading.py model.wcodec [cuda]
 
 `load_file` is compared with what it cannot do without: decoding into buffers whose pages are there, and getting the pages. Memory
 is the largest sum of anonymous pages while it loads, less what was there before; pages of the mapped archive belong to the page
-cache. Prints one JSON object."""
+cache. On a device it is what the driver counts, the kernels' code and PyTorch's rounding included. Prints one JSON object."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ RUNS = 7
 
 def main() -> None:
     path = sys.argv[1]
+    if sys.argv[2:] == ["cuda"]:
+        return on_device(path)
     memory = peak(lambda: load_file(path))
     size = sum(tensor.numel() * tensor.element_size() for tensor in load_file(path).values())
     archive = _native.Archive.open(path)
@@ -49,6 +51,15 @@ def main() -> None:
     print(json.dumps(told))
 
 
+def on_device(path: str) -> None:
+    torch.zeros(1, device="cuda")
+    tensors = {}
+    taken = peak(lambda: tensors.update(load_file(path, device="cuda")), lambda: -torch.cuda.mem_get_info()[0])
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    allocated = torch.cuda.memory_reserved()
+    print(json.dumps({"bytes": size, "peak_bytes": taken, "beyond_output_bytes": taken - size, "reserved_bytes": allocated}))
+
+
 def fault(sizes: list[int]) -> list[np.ndarray]:
     """Memory for the tensors as PyTorch gets it, of which every page has been asked for, by all cores."""
     arrays = [torch.empty(size, dtype=torch.uint8).numpy() for size in sizes]
@@ -65,20 +76,21 @@ def timed(work: Callable) -> float:
     return seconds
 
 
-def peak(work: Callable) -> int:
-    """The most anonymous memory that `work` had at a time."""
-    before, most, done = anonymous(), 0, threading.Event()
+def peak(work: Callable, memory: Callable[[], int] | None = None) -> int:
+    """The most memory, anonymous if nothing else is said, that `work` had at a time."""
+    memory = memory or anonymous
+    before, most, done = memory(), memory(), threading.Event()
 
     def watch() -> None:
         nonlocal most
         while not done.is_set():
-            most = max(most, anonymous())
+            most = max(most, memory())
             time.sleep(0.001)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     kept = work()
-    most = max(most, anonymous())
+    most = max(most, memory())
     done.set()
     watcher.join()
     del kept
