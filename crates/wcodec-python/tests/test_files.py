@@ -49,14 +49,20 @@ def test_an_exception_in_the_callback_stops_the_work(fixtures, tmp_path):
 
 def test_an_interrupt_stops_the_work_and_leaves_nothing(tmp_path):
     program = """
-import os, signal, sys, threading, wcodec
-threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+import os, pathlib, signal, sys, threading, time, wcodec
+
+def interrupt():
+    while not list(pathlib.Path(sys.argv[2]).parent.glob(".wcodec-*")):
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt, daemon=True).start()
 try:
     wcodec.compress(sys.argv[1], sys.argv[2], level="max", threads=1)
 except KeyboardInterrupt:
     print("interrupted")
 """
-    wcodec.synth(tmp_path / "s.safetensors", shapes=[(4096, 4096)], tensors=2)
+    wcodec.synth(tmp_path / "s.safetensors", shapes=[(4096, 4096)], tensors=4)
     args = [sys.executable, "-c", program, tmp_path / "s.safetensors", tmp_path / "s.wcodec"]
     ran = subprocess.run(args, capture_output=True, text=True, timeout=60)
     assert ran.stdout == "interrupted\n", ran.stderr
