@@ -44,7 +44,7 @@ fn steps() -> Vec<(&'static str, EncodeOptions)> {
     tuning.refine_classes = true;
     step("+ classes by code length", &EncodeOptions { tuning, ..options });
     tuning.map_contexts = true;
-    step("+ or 16 contexts in quarter octaves, which share four tables", &EncodeOptions { tuning, ..options });
+    step("+ or 16 contexts that share four fitted tables", &EncodeOptions { tuning, ..options });
     tuning.trim_low_bits = true;
     step("+ low bits only as far as a row uses them", &EncodeOptions { tuning, ..options });
     tuning.drop_idle_bits = true;

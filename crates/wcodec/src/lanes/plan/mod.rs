@@ -117,7 +117,7 @@ impl Effort {
             Level::Max => Self {
                 shared: &[5, 8],
                 contexts: &[8],
-                integer_contexts: &[4, 8, 12, 16],
+                integer_contexts: &[4, 8, 12],
                 small_contexts: &[3],
                 picked_by: None,
                 rounds: 4,
