@@ -51,6 +51,9 @@ def test_an_interrupt_stops_the_work_and_leaves_nothing(tmp_path):
     program = """
 import os, pathlib, signal, sys, threading, time, wcodec
 
+# Shells start background jobs with the signal ignored, and Python then leaves it so.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def interrupt():
     while not list(pathlib.Path(sys.argv[2]).parent.glob(".wcodec-*")):
         time.sleep(0.001)
