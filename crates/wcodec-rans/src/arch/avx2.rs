@@ -12,7 +12,8 @@ mod join;
 mod step;
 
 use self::step::{Lanes, ONE, SHIFTS, Step, TABLES};
-use super::plan::{Done, Full, Output, Plan, ROW_WINDOW, carried};
+use super::carried::carried;
+use super::plan::{Done, Full, Output, Plan, ROW_WINDOW};
 use crate::superblock::{DecodeTables, GROUP_ROWS, Job, MAX_ROWS, PATCH_BYTES, Target};
 use crate::{LANES, STATE_LOW};
 

@@ -36,6 +36,8 @@ macro_rules! each {
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod carried;
 pub(crate) mod encode;
 #[cfg(target_arch = "x86_64")]
 mod encode_avx2;

@@ -1,8 +1,8 @@
 //! What all vector decoders derive from a shape and a layout before the first row.
 
+use crate::LANES;
 use crate::layout::HeadLayout;
 use crate::superblock::{Job, PLAIN_STATES, Shape, Target, state_base};
-use crate::{LANES, STATE_LOW};
 
 /// Most bytes of words that one row takes.
 pub(crate) const ROW_WINDOW: usize = 2 * LANES;
@@ -149,56 +149,4 @@ pub(crate) fn scatter<const BYTES: usize>(heads: &[u8], block: &Full<'_>, row: u
             element[..below].copy_from_slice(bytes);
         }
     }
-}
-
-/// The two carried halfwords of all columns as raw words, from the lanes' final states; moves `position` past the
-/// overflow. `None` if the words or the overflow run past the stream, or a lane that carries nothing ends elsewhere than
-/// it started.
-#[inline]
-pub(crate) fn carried(
-    finals: &[u32; LANES],
-    block: &Full<'_>,
-    plan: &Plan,
-    position: &mut usize,
-) -> Option<[[u8; 4 * LANES / 2]; 2]> {
-    let rest = block.stream.get(*position..)?;
-    let mut tails = [0u32; LANES];
-    let bytes;
-    if block.base.is_some() {
-        // 64 lanes lack at most 15 bits each: 120 bytes, and a window of 4 at the last.
-        let mut overflow = [0u8; 128];
-        let n = rest.len().min(overflow.len());
-        overflow[..n].copy_from_slice(&rest[..n]);
-        let mut bit = 0;
-        let (stored, _) = block.states.as_chunks::<4>();
-        for ((tail, x), stored) in tails.iter_mut().zip(finals).zip(stored) {
-            let missing = x.leading_zeros().min(15) as usize;
-            let window = u32::from_le_bytes(*overflow[bit / 8..].first_chunk()?) >> (bit % 8);
-            let upper = (u32::from_le_bytes(*stored) & 0x8000_0000) | ((x << missing) & 0x7fff_ffff);
-            *tail = upper | (window & ((1 << missing) - 1));
-            bit += missing;
-        }
-        bytes = bit.div_ceil(8);
-        if bytes > rest.len() {
-            return None;
-        }
-    } else {
-        if finals.iter().any(|&x| x != STATE_LOW) {
-            return None;
-        }
-        bytes = if plan.carries { 4 * LANES } else { 0 };
-        for (tail, word) in tails.iter_mut().zip(rest.get(..bytes)?.as_chunks::<4>().0) {
-            *tail = u32::from_le_bytes(*word);
-        }
-    }
-    *position += bytes.next_multiple_of(2);
-    let mut words = [[0; 4 * LANES / 2]; 2];
-    let (even, odd) = tails.split_at(LANES / 2);
-    let [first, second] = &mut words;
-    let outputs = first.as_chunks_mut::<4>().0.iter_mut().zip(second.as_chunks_mut::<4>().0);
-    for ((first, second), (even, odd)) in outputs.zip(even.iter().zip(odd)) {
-        *first = ((even & 0xffff) | (odd << 16)).to_le_bytes();
-        *second = ((even >> 16) | (odd & 0xffff_0000)).to_le_bytes();
-    }
-    Some(words)
 }
