@@ -94,51 +94,75 @@ impl<'a> Step<'a> {
     }
 }
 
-/// Loads eight entries, the indexes of which are every other halfword from byte `$at` of `{index}` on.
+/// Loads the entries of sixteen columns, the indexes of which are the halfwords from byte `$at` of `{index}` on: those of even columns,
+/// and those of odd ones. Four indexes come with one load and are parted by shifts, since there are fewer ports for loads.
 macro_rules! look_up {
     ($entries:expr, $index:expr, $at:literal) => {{
-        let found: __m256i;
+        let (even, odd): (__m256i, __m256i);
         // SAFETY: the caller's promise: every index is that of an entry, and 32 bytes of them are readable.
         unsafe {
             std::arch::asm!(
-                concat!("movzx {a:e}, word ptr [{index} + ", $at, "]"),
-                concat!("movzx {b:e}, word ptr [{index} + ", $at, " + 4]"),
-                concat!("movzx {c:e}, word ptr [{index} + ", $at, " + 8]"),
-                concat!("movzx {d:e}, word ptr [{index} + ", $at, " + 12]"),
-                "vpbroadcastd {e}, dword ptr [{entries} + 4*{a}]",
-                "vpbroadcastd {x}, dword ptr [{entries} + 4*{b}]",
-                "vpbroadcastd {y}, dword ptr [{entries} + 4*{c}]",
-                "vpbroadcastd {z}, dword ptr [{entries} + 4*{d}]",
-                concat!("movzx {a:e}, word ptr [{index} + ", $at, " + 16]"),
-                concat!("movzx {b:e}, word ptr [{index} + ", $at, " + 20]"),
-                concat!("movzx {c:e}, word ptr [{index} + ", $at, " + 24]"),
-                concat!("movzx {d:e}, word ptr [{index} + ", $at, " + 28]"),
+                look_up!(@four $at, "0"),
+                "vpbroadcastd {e}, dword ptr [{entries} + 4*{b}]",
+                "vpbroadcastd {o}, dword ptr [{entries} + 4*{c}]",
+                "vpbroadcastd {x}, dword ptr [{entries} + 4*{d}]",
+                "vpbroadcastd {y}, dword ptr [{entries} + 4*{a}]",
+                look_up!(@four $at, "8"),
                 "vpblendd {e}, {e}, {x}, 0x02",
-                "vpblendd {y}, {y}, {z}, 0x08",
-                "vpbroadcastd {x}, dword ptr [{entries} + 4*{a}]",
-                "vpbroadcastd {z}, dword ptr [{entries} + 4*{b}]",
-                "vpblendd {e}, {e}, {y}, 0x0c",
-                "vpblendd {x}, {x}, {z}, 0x20",
-                "vpbroadcastd {y}, dword ptr [{entries} + 4*{c}]",
-                "vpbroadcastd {z}, dword ptr [{entries} + 4*{d}]",
-                "vpblendd {e}, {e}, {x}, 0x30",
-                "vpblendd {y}, {y}, {z}, 0x80",
-                "vpblendd {e}, {e}, {y}, 0xc0",
+                "vpblendd {o}, {o}, {y}, 0x02",
+                look_up!(@load),
+                look_up!(@four $at, "16"),
+                look_up!(@blend "0x08", "0x0c"),
+                look_up!(@load),
+                look_up!(@four $at, "24"),
+                look_up!(@blend "0x20", "0x30"),
+                look_up!(@load),
+                look_up!(@blend "0x80", "0xc0"),
                 entries = in(reg) $entries,
                 index = in(reg) $index,
                 a = out(reg) _,
                 b = out(reg) _,
                 c = out(reg) _,
                 d = out(reg) _,
-                e = out(ymm_reg) found,
+                e = out(ymm_reg) even,
+                o = out(ymm_reg) odd,
                 x = out(ymm_reg) _,
                 y = out(ymm_reg) _,
                 z = out(ymm_reg) _,
-                options(pure, readonly, nostack, preserves_flags),
+                w = out(ymm_reg) _,
+                options(pure, readonly, nostack),
             );
         }
-        found
+        (even, odd)
     }};
+    // Four indexes, in the order b, c, d, a.
+    (@four $at:literal, $more:literal) => {
+        concat!(
+            "mov {a}, qword ptr [{index} + ", $at, " + ", $more, "]\n",
+            "movzx {b:e}, {a:x}\n",
+            "shr {a}, 16\n",
+            "movzx {c:e}, {a:x}\n",
+            "shr {a}, 16\n",
+            "movzx {d:e}, {a:x}\n",
+            "shr {a}, 16",
+        )
+    };
+    (@load) => {
+        concat!(
+            "vpbroadcastd {x}, dword ptr [{entries} + 4*{b}]\n",
+            "vpbroadcastd {y}, dword ptr [{entries} + 4*{c}]\n",
+            "vpbroadcastd {z}, dword ptr [{entries} + 4*{d}]\n",
+            "vpbroadcastd {w}, dword ptr [{entries} + 4*{a}]",
+        )
+    };
+    (@blend $second:literal, $both:literal) => {
+        concat!(
+            "vpblendd {x}, {x}, {z}, ", $second, "\n",
+            "vpblendd {y}, {y}, {w}, ", $second, "\n",
+            "vpblendd {e}, {e}, {x}, ", $both, "\n",
+            "vpblendd {o}, {o}, {y}, ", $both,
+        )
+    };
 }
 
 /// First part of a step: the contexts of a row of this class, and the indexes of its entries.
@@ -181,9 +205,8 @@ macro_rules! decode {
         let (entries, index) = (t.entries.as_ptr(), lanes.indexes.as_ptr());
         let mut values = [zero; 4];
         macro_rules! pair {
-            ($h:literal, $even:literal, $odd:literal) => {{
-                let even = look_up!(entries, index, $even);
-                let odd = look_up!(entries, index, $odd);
+            ($h:literal, $at:literal) => {{
+                let (even, odd) = look_up!(entries, index, $at);
                 for (v, entry) in [($h, even), (4 + $h, odd)] {
                     let factors =
                         (_mm256_srlv_epi32(entry, t.freq_shift), _mm256_srlv_epi32(lanes.states[v], t.state_shift));
@@ -198,10 +221,10 @@ macro_rules! decode {
                 values[$h] = if $kind == SHIFTS { _mm256_subs_epu16(value, excess[$h]) } else { value };
             }};
         }
-        pair!(0, "0", "2");
-        pair!(1, "32", "34");
-        pair!(2, "64", "66");
-        pair!(3, "96", "98");
+        pair!(0, "0");
+        pair!(1, "32");
+        pair!(2, "64");
+        pair!(3, "96");
         values
     }};
 }
@@ -218,7 +241,7 @@ macro_rules! refill {
             let mask = _mm256_movemask_ps(short) as usize & 0xff;
             // SAFETY: eight vectors of at most eight words each: the window ends within the 128 bytes.
             let window = unsafe { _mm_loadu_si128(words.add(2 * taken).cast()) };
-            let word = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(window), load(&SPREAD[mask]));
+            let word = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(window), load(&SPREAD.0[mask]));
             let refilled = _mm256_or_si256(_mm256_slli_epi32::<16>(*x), word);
             *x = _mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(*x), _mm256_castsi256_ps(refilled), short));
             taken += mask.count_ones() as usize;
@@ -287,7 +310,7 @@ pub(super) unsafe fn rows<const N: usize, const KIND: u8>(
 }
 
 /// For each set of lanes that take a word, the bytes of a window that every lane takes: those of its word, or none.
-static SPREAD: [[u8; 32]; 256] = {
+static SPREAD: Spread = {
     let mut table = [[0x80; 32]; 256];
     let mut mask = 0;
     while mask < 256 {
@@ -302,8 +325,12 @@ static SPREAD: [[u8; 32]; 256] = {
         }
         mask += 1;
     }
-    table
+    Spread(table)
 };
+
+/// Aligned, so that no load crosses a line.
+#[repr(align(64))]
+struct Spread([[u8; 32]; 256]);
 
 /// Column classes + 128, in the order in which their bytes, unpacked with others within 128 bits, come out as columns 0-15, 16-31 and so on.
 #[inline]
