@@ -79,17 +79,37 @@ fn decode<const N: usize>(
 ) -> Option<[Done; N]> {
     let step = Step::new(tables.slots(), plan, tables.table_bits(), tables.contexts());
     match step.kind() {
-        ONE => superblocks::<N, ONE>(token, &step, plan, blocks, target),
-        TABLES => superblocks::<N, TABLES>(token, &step, plan, blocks, target),
-        _ => superblocks::<N, SHIFTS>(token, &step, plan, blocks, target),
+        ONE => by_rows::<N, ONE>(token, &step, plan, blocks, target),
+        TABLES => by_rows::<N, TABLES>(token, &step, plan, blocks, target),
+        _ => by_rows::<N, SHIFTS>(token, &step, plan, blocks, target),
     }
 }
 
-/// A superblock's value words, row by row, in the order of columns.
-type Values = [MaybeUninit<[__m256i; 4]>; MAX_ROWS];
+/// Rows that most superblocks do not exceed.
+const USUAL_ROWS: usize = 64;
 
+/// A row's value words in the order of columns.
+type Values = MaybeUninit<[__m256i; 4]>;
+
+/// Picks the size of buffers: every page of a function's stack is touched when it is called, and larger ones are 128 KiB.
 #[target_feature(enable = "avx2,bmi2,lzcnt,popcnt,pclmulqdq")]
-fn superblocks<const N: usize, const KIND: u8>(
+fn by_rows<const N: usize, const KIND: u8>(
+    token: Avx2,
+    step: &Step<'_>,
+    plan: &Plan,
+    blocks: &[Full<'_>; N],
+    target: &mut Target<'_>,
+) -> Option<[Done; N]> {
+    if plan.rows <= USUAL_ROWS {
+        superblocks::<N, KIND, USUAL_ROWS>(token, step, plan, blocks, target)
+    } else {
+        superblocks::<N, KIND, MAX_ROWS>(token, step, plan, blocks, target)
+    }
+}
+
+#[inline(never)]
+#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt,pclmulqdq")]
+fn superblocks<const N: usize, const KIND: u8, const ROWS: usize>(
     token: Avx2,
     step: &Step<'_>,
     plan: &Plan,
@@ -100,7 +120,8 @@ fn superblocks<const N: usize, const KIND: u8>(
     for b in 0..N {
         lanes[b] = Lanes::new(first_states(&blocks[b])?, &blocks[b]);
     }
-    let mut values: [Values; N] = [[MaybeUninit::uninit(); MAX_ROWS]; N];
+    let mut values = [[Values::uninit(); ROWS]; N];
+    let mut values = values.each_mut().map(|values| &mut values[..]);
     let mut i = 0;
     while i < plan.rows {
         // Rows for which every stream has words enough, whatever they take.
@@ -124,7 +145,7 @@ fn superblocks<const N: usize, const KIND: u8>(
     }
     let mut done = [Done { patches: None, sum: None }; N];
     for b in 0..N {
-        let (block, values) = (&blocks[b], &mut values[b]);
+        let (block, values) = (&blocks[b], &mut *values[b]);
         let mut finals = [0; LANES];
         for (lanes, x) in finals.chunks_exact_mut(8).zip(lanes[b].states) {
             // SAFETY: a chunk has 32 writable bytes.
@@ -139,7 +160,7 @@ fn superblocks<const N: usize, const KIND: u8>(
 }
 
 /// Puts patched values in their places among the value words; `None` if one has no place, or the stream does not end behind them.
-fn patch(block: &Full<'_>, plan: &Plan, position: usize, values: &mut Values) -> Option<()> {
+fn patch(block: &Full<'_>, plan: &Plan, position: usize, values: &mut [Values]) -> Option<()> {
     let end = position + PATCH_BYTES * usize::from(block.patches);
     if end.next_multiple_of(4) != block.stream.len() {
         return None;

@@ -41,7 +41,7 @@ pub(super) unsafe fn join(
     wide: bool,
     plan: &Plan,
     block: &Full<'_>,
-    values: &Values,
+    values: &[Values],
     tails: &Tails,
     target: &mut Target<'_>,
 ) -> Option<u32> {
@@ -66,7 +66,7 @@ unsafe fn by_bits<const OUT: u8, const L: usize>(
     wide: bool,
     plan: &Plan,
     block: &Full<'_>,
-    values: &Values,
+    values: &[Values],
     tails: &Tails,
     target: &mut Target<'_>,
 ) -> Option<u32> {
@@ -88,7 +88,7 @@ unsafe fn by_bits<const OUT: u8, const L: usize>(
 unsafe fn by_sum<const OUT: u8, const L: usize, const SUM: u8>(
     plan: &Plan,
     block: &Full<'_>,
-    values: &Values,
+    values: &[Values],
     tails: &Tails,
     target: &mut Target<'_>,
 ) -> Option<u32> {
@@ -113,7 +113,7 @@ unsafe fn by_sum<const OUT: u8, const L: usize, const SUM: u8>(
 unsafe fn rows<const OUT: u8, const L: usize, const BITS: usize, const SUM: u8>(
     plan: &Plan,
     block: &Full<'_>,
-    values: &Values,
+    values: &[Values],
     tails: &Tails,
     target: &mut Target<'_>,
 ) -> Option<u32> {

@@ -281,7 +281,7 @@ pub(super) unsafe fn rows<const N: usize, const KIND: u8>(
     blocks: &[Full<'_>; N],
     lanes: &mut [Lanes; N],
     rows: std::ops::Range<usize>,
-    values: &mut [Values; N],
+    values: &mut [&mut [Values]; N],
     target: &Target<'_>,
 ) {
     let (first, last) = (0, N - 1);
