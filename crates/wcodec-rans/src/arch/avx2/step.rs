@@ -10,7 +10,6 @@ use std::arch::x86_64::*;
 use super::super::plan::{Full, Plan, ROW_WINDOW};
 use super::super::slots::Slots;
 use super::{Values, load, prefetch};
-use crate::LANES;
 use crate::superblock::Target;
 
 /// The states of one superblock, and where in the stream its next words are.
@@ -336,12 +335,11 @@ struct Spread([[u8; 32]; 256]);
 #[inline]
 #[target_feature(enable = "avx2,bmi2,lzcnt,popcnt,pclmulqdq")]
 fn column_classes(block: &Full<'_>) -> [__m256i; 2] {
-    let mut bytes = [0u8; LANES];
-    for (n, &class) in block.cols.iter().enumerate() {
-        let (vector, quarter, place) = (n / 32, n / 8 % 4, n % 8);
-        let at = 32 * vector + [0, 16, 8, 24][quarter] + place;
-        bytes[at] = (class as u8) ^ 0x80;
+    let mut halves = [_mm256_set1_epi8(-128); 2];
+    for (half, cols) in halves.iter_mut().zip(block.cols.as_chunks::<32>().0) {
+        // SAFETY: 32 readable bytes; the load needs no alignment.
+        let cols = unsafe { _mm256_loadu_si256(cols.as_ptr().cast()) };
+        *half = _mm256_xor_si256(*half, _mm256_permute4x64_epi64::<0b11_01_10_00>(cols));
     }
-    let (halves, _) = bytes.as_chunks::<32>();
-    [load(&halves[0]), load(&halves[1])]
+    halves
 }
