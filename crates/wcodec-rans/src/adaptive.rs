@@ -153,20 +153,21 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// Models for unsigned numbers: the bit length through a tree chosen by a context, then the two bits below the leading one, the rest as
+/// Models for unsigned numbers: the bit length through a tree chosen by one of `CONTEXTS` contexts, then the two bits below the leading one, the rest as
 /// it is.
 #[derive(Debug)]
-pub struct NumberModel {
-    length: Vec<[BitModel; 32]>,
+pub struct NumberModel<const CONTEXTS: usize> {
+    length: [[BitModel; 32]; CONTEXTS],
     upper: [[BitModel; 4]; 33],
 }
 
-impl NumberModel {
-    /// Models with `contexts` trees.
-    pub fn new(contexts: usize) -> Self {
-        Self { length: vec![[BitModel::default(); 32]; contexts], upper: [[BitModel::default(); 4]; 33] }
+impl<const CONTEXTS: usize> Default for NumberModel<CONTEXTS> {
+    fn default() -> Self {
+        Self { length: [[BitModel::default(); 32]; CONTEXTS], upper: [[BitModel::default(); 4]; 33] }
     }
+}
 
+impl<const CONTEXTS: usize> NumberModel<CONTEXTS> {
     /// Encodes `value` (below 2^31) in context `context`.
     pub fn encode(&mut self, coder: &mut Encoder, context: usize, value: u32) {
         let length = 32 - value.leading_zeros();
@@ -270,10 +271,10 @@ mod tests {
         ) {
             let packed = encode_bytes(&data);
             prop_assert_eq!(decode_bytes(&packed, data.len()).unwrap(), data.clone());
-            let (mut coder, mut model) = (Encoder::default(), NumberModel::new(5));
+            let (mut coder, mut model) = (Encoder::default(), NumberModel::<5>::default());
             for &(c, n) in &numbers { model.encode(&mut coder, c, n >> (n % 29)); coder.raw(n, 3); }
             let bytes = coder.finish();
-            let (mut coder, mut model) = (Decoder::new(&bytes), NumberModel::new(5));
+            let (mut coder, mut model) = (Decoder::new(&bytes), NumberModel::<5>::default());
             for &(c, n) in &numbers {
                 prop_assert_eq!(model.decode(&mut coder, c), n >> (n % 29));
                 prop_assert_eq!(coder.raw(3), n & 7);

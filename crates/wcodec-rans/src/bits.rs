@@ -55,16 +55,19 @@ impl<'a> BitReader<'a> {
     ///
     /// # Errors
     /// [`crate::RansError::Truncated`] when the string is over.
+    #[inline]
     pub fn read(&mut self, bits: u32) -> Result<u32> {
         debug_assert!(bits <= 32);
         let end = self.position + bits as usize;
         if end > self.bytes.len() * 8 {
             return truncated("bit string", self.position / 8);
         }
-        let mut window = [0u8; 8];
-        let first = self.position / 8;
-        let last = end.div_ceil(8);
-        window[..last - first].copy_from_slice(&self.bytes[first..last]);
+        let rest = &self.bytes[self.position / 8..];
+        let window = rest.first_chunk().copied().unwrap_or_else(|| {
+            let mut window = [0u8; 8];
+            window[..rest.len()].copy_from_slice(rest);
+            window
+        });
         let value = (u64::from_le_bytes(window) >> (self.position % 8)) & ((1u64 << bits) - 1);
         self.position = end;
         Ok(value as u32)

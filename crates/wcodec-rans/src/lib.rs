@@ -23,6 +23,7 @@ pub mod adaptive;
 pub mod alias;
 mod arch;
 pub mod bits;
+mod chains;
 mod crc;
 mod error;
 pub mod freq;

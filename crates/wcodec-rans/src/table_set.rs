@@ -313,7 +313,7 @@ impl TableSet {
         let mut coder = adaptive::Encoder::default();
         coder.raw(self.table_bits() - MIN_TABLE_BITS, 3);
         coder.raw(self.values.len() as u32 - 1, 8);
-        let (mut gaps, mut numbers) = (NumberModel::new(1), NumberModel::new(FREQ_CONTEXTS));
+        let (mut gaps, mut numbers) = (NumberModel::<1>::default(), NumberModel::<FREQ_CONTEXTS>::default());
         let mut next = 0;
         for &v in &self.values {
             gaps.encode(&mut coder, 0, u32::from(v) - next);
@@ -329,36 +329,42 @@ impl TableSet {
     }
 
     pub(crate) fn from_adaptive(bytes: &[u8]) -> Result<Self> {
-        let mut coder = adaptive::Decoder::new(bytes);
-        let table_bits = coder.raw(3) + MIN_TABLE_BITS;
-        let symbols = coder.raw(8) as usize + 1;
-        if table_bits > MAX_TABLE_BITS || symbols < 2 {
-            return corrupt("table: precision or symbols", 0);
-        }
-        let (mut gaps, mut numbers) = (NumberModel::new(1), NumberModel::new(FREQ_CONTEXTS));
-        let mut values = Vec::with_capacity(symbols);
-        let mut next = 0u32;
-        for _ in 0..symbols {
-            let v = next.saturating_add(gaps.decode(&mut coder, 0));
-            if v > 255 {
-                return corrupt("table: value is no byte", 1);
-            }
-            values.push(v as u16);
-            next = v + 1;
-        }
-        let (mut freqs, mut left, mut before) = (Vec::with_capacity(symbols), 1u32 << table_bits, 0);
-        for _ in 0..symbols - 1 {
-            let f = numbers.decode(&mut coder, freq_context(before));
-            let Some(rest) = left.checked_sub(f) else { return corrupt("table: frequencies exceed 2^P", 2) };
-            left = rest;
-            before = f as u16;
-            freqs.push(before);
-        }
-        freqs.push(left as u16);
-        coder.check()?;
-        let table = FrequencyTable::new(table_bits, freqs).or_else(|_| corrupt("table: frequencies", 2))?;
+        let (values, table) = read_adaptive(bytes)?;
         Self::new(values, vec![table]).or_else(|_| corrupt("table", 2))
     }
+}
+
+/// Values and frequencies of one table of bytes.
+pub(crate) fn read_adaptive(bytes: &[u8]) -> Result<(Vec<u16>, FrequencyTable)> {
+    let mut coder = adaptive::Decoder::new(bytes);
+    let table_bits = coder.raw(3) + MIN_TABLE_BITS;
+    let symbols = coder.raw(8) as usize + 1;
+    if table_bits > MAX_TABLE_BITS || symbols < 2 {
+        return corrupt("table: precision or symbols", 0);
+    }
+    let (mut gaps, mut numbers) = (NumberModel::<1>::default(), NumberModel::<FREQ_CONTEXTS>::default());
+    let mut values = Vec::with_capacity(symbols);
+    let mut next = 0u32;
+    for _ in 0..symbols {
+        let v = next.saturating_add(gaps.decode(&mut coder, 0));
+        if v > 255 {
+            return corrupt("table: value is no byte", 1);
+        }
+        values.push(v as u16);
+        next = v + 1;
+    }
+    let (mut freqs, mut left, mut before) = (Vec::with_capacity(symbols), 1u32 << table_bits, 0);
+    for _ in 0..symbols - 1 {
+        let f = numbers.decode(&mut coder, freq_context(before));
+        let Some(rest) = left.checked_sub(f) else { return corrupt("table: frequencies exceed 2^P", 2) };
+        left = rest;
+        before = f as u16;
+        freqs.push(before);
+    }
+    freqs.push(left as u16);
+    coder.check()?;
+    let table = FrequencyTable::new(table_bits, freqs).or_else(|_| corrupt("table: frequencies", 2))?;
+    Ok((values, table))
 }
 
 /// Contexts of a frequency in the adaptive form: the bit length of the one before, in steps of 3.

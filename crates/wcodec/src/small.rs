@@ -69,8 +69,8 @@ fn decode_planes(cursor: &mut Cursor<'_>, dtype: DtypeCode, out: &mut [u8]) -> R
     if out.len() > MAX_BYTES || !out.len().is_multiple_of(n) {
         return cursor.corrupt("plain mode: length");
     }
-    for plane in 0..n {
-        let coded = cursor.coded(out.len() / n)?;
+    let coded = cursor.coded_all(&vec![out.len() / n; n])?;
+    for (plane, coded) in coded.into_iter().enumerate() {
         for (byte, value) in out.iter_mut().skip(plane).step_by(n).zip(coded) {
             *byte = value;
         }

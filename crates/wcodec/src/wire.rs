@@ -82,6 +82,16 @@ impl<'a> Cursor<'a> {
         plain::decompress(packed, len).map_err(|e| Error::rans(self.tensor, self.origin, e))
     }
 
+    /// As [`Cursor::coded`] for all of `lens`, one behind the other, in less time.
+    pub(crate) fn coded_all(&mut self, lens: &[usize]) -> Result<Vec<Vec<u8>>> {
+        let mut fault = None;
+        let read = |&len| self.packed().map(|packed| (packed, len)).map_err(|error| fault = Some(error)).ok();
+        let packed: Vec<_> = lens.iter().map_while(read).collect();
+        // What is wrong with the bytes that are there comes before what is missing behind them.
+        let parts = plain::decompress_all(&packed).map_err(|e| Error::rans(self.tensor, self.origin, e))?;
+        fault.map_or(Ok(parts), Err)
+    }
+
     pub(crate) fn finish(&self) -> Result<()> {
         if self.read == self.bytes.len() { Ok(()) } else { self.corrupt("parameters are too long") }
     }

@@ -102,10 +102,9 @@ impl DecodeTables {
     /// [`RansError::BadArgument`] when an alphabet value does not fit the coded field.
     pub fn new(layout: HeadLayout, tables: &TableSet) -> Result<Self> {
         let p = tables.table_bits();
-        if tables
-            .context_tables()
-            .any(|(_, c)| tables.values().iter().any(|&v| u32::from(c.value(v)) >> layout.coded_bits() != 0))
-        {
+        // Values ascend, shifted or not.
+        let widest = tables.values().last().copied().unwrap_or(0);
+        if tables.context_tables().any(|(_, c)| u32::from(c.value(widest)) >> layout.coded_bits() != 0) {
             return Err(RansError::BadArgument("alphabet value wider than the coded field"));
         }
         Ok(Self {

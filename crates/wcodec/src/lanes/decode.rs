@@ -72,6 +72,8 @@ struct Block<'a> {
 #[derive(Default)]
 pub(crate) struct Scratch {
     low: Vec<u8>,
+    /// A strip of which a part is wanted.
+    strip: Vec<u8>,
 }
 
 impl LanesDecoder {
@@ -222,8 +224,9 @@ impl LanesDecoder {
         let (blocks, rest_at) = self.blocks(chunk, bytes, offset)?;
         let (rows, rest) = out.split_at_mut(g.chunk_rows(chunk).len() * g.row_bytes());
         rest.copy_from_slice(&bytes[rest_at..]);
-        let crc = self.decode_blocks(g.chunk_rows(chunk).start, &blocks, rows, scratch);
-        let crc = crc.map_err(|e| Error::rans(&self.tensor, offset, e))?;
+        let target = (&mut *rows, [g.chunk_rows(chunk).start, 0], g.row_bytes());
+        let crc = self.decode_blocks(&blocks, target, true, &mut scratch.low);
+        let crc = crc.map_err(|e| Error::rans(&self.tensor, offset, e))?.unwrap_or_else(|| crc32(rows));
         if rest.is_empty() {
             return Ok(crc);
         }
@@ -233,17 +236,19 @@ impl LanesDecoder {
         Ok(whole.value())
     }
 
-    /// Decodes the superblocks that make up `out`, whose first row is the view's `first_row`. Gives the CRC-32 of `out`.
+    /// Decodes superblocks that make up a matrix of elements of the view: its bytes, the first one's row and column, and the bytes from
+    /// row to row. Gives the CRC-32 of its bytes if that is wanted and takes no second pass.
     fn decode_blocks(
         &self,
-        first_row: usize,
         blocks: &[Block<'_>],
-        out: &mut [u8],
-        scratch: &mut Scratch,
-    ) -> wcodec_rans::Result<u32> {
-        let g = &self.params.geometry;
-        let (row_stride, element_bytes, head_offset) = (g.row_bytes(), g.element_bytes, self.params.low_bytes());
-        let start = |block: &Block<'_>| (block.rows.start - first_row) * row_stride + block.cols.start * element_bytes;
+        (out, [first_row, first_col], row_stride): (&mut [u8], [usize; 2], usize),
+        summed: bool,
+        low_scratch: &mut Vec<u8>,
+    ) -> wcodec_rans::Result<Option<u32>> {
+        let (element_bytes, head_offset) = (self.params.geometry.element_bytes, self.params.low_bytes());
+        let start = |block: &Block<'_>| {
+            (block.rows.start - first_row) * row_stride + (block.cols.start - first_col) * element_bytes
+        };
         let mut jobs = Vec::with_capacity(blocks.len());
         for block in blocks {
             if let Some(low) = self.whole_low(block) {
@@ -251,20 +256,20 @@ impl LanesDecoder {
                 jobs.push(Job { shape, classes, block: block.coded, offset, low, readable: block.readable });
                 continue;
             }
-            let low = self.dense_low(block, &mut scratch.low);
+            let low = self.dense_low(block, low_scratch);
             let bytes = &mut out[start(block)..];
             let target = Target { bytes, row_stride, element_bytes, head_offset, low };
             self.tables.decode(block.shape, block.classes, block.coded, target)?;
         }
         let target = Target { bytes: &mut *out, row_stride, element_bytes, head_offset, low: &[] };
-        if jobs.len() == blocks.len() && self.params.dropped == 0 {
-            return self.tables.decode_batch_crc32(&jobs, target);
+        if summed && jobs.len() == blocks.len() && self.params.dropped == 0 {
+            return self.tables.decode_batch_crc32(&jobs, target).map(Some);
         }
         self.tables.decode_batch(&jobs, target)?;
         if self.params.dropped > 0 {
             squeeze::widen(out, element_bytes, self.params.dropped);
         }
-        Ok(crc32(out))
+        Ok(None)
     }
 
     /// Decodes the part of chunk `chunk` inside these rows and columns of the view into `out`, a dense matrix of that rectangle.
@@ -279,25 +284,29 @@ impl LanesDecoder {
     ) -> Result<()> {
         let element_bytes = self.params.geometry.element_bytes;
         let overlaps = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;
-        let mut decoded = vec![0u8; self.params.geometry.block_rows * LANES * element_bytes];
-        let (blocks, _) = self.blocks(chunk, bytes, offset)?;
-        for block in blocks.iter().filter(|b| overlaps(&b.rows, &rows) && overlaps(&b.cols, &cols)) {
-            let row_stride = block.cols.len() * element_bytes;
-            let low = self.dense_low(block, &mut scratch.low);
-            let bytes = &mut decoded[..block.rows.len() * row_stride];
-            let target = Target { bytes, row_stride, element_bytes, head_offset: self.params.low_bytes(), low };
-            self.tables
-                .decode(block.shape, block.classes, block.coded, target)
-                .map_err(|e| Error::rans(&self.tensor, offset, e))?;
-            if self.params.dropped > 0 {
-                squeeze::widen(&mut decoded[..block.rows.len() * row_stride], element_bytes, self.params.dropped);
+        let (mut blocks, _) = self.blocks(chunk, bytes, offset)?;
+        blocks.retain(|block| overlaps(&block.rows, &rows) && overlaps(&block.cols, &cols));
+        let fault = |e| Error::rans(&self.tensor, offset, e);
+        for strip in blocks.chunk_by(|a, b| a.rows == b.rows) {
+            let (first, last) = (&strip[0], &strip[strip.len() - 1]);
+            let held = [first.rows.clone(), first.cols.start..last.cols.end];
+            let origin = [held[0].start, held[1].start];
+            let stride = held[1].len() * element_bytes;
+            let shared = held[0].start.max(rows.start)..held[0].end.min(rows.end);
+            if shared == held[0] && cols == held[1] {
+                let part = &mut out[(shared.start - rows.start) * stride..(shared.end - rows.start) * stride];
+                self.decode_blocks(strip, (part, origin, stride), false, &mut scratch.low).map_err(fault)?;
+                continue;
             }
-            let shared = block.cols.start.max(cols.start)..block.cols.end.min(cols.end);
-            for row in block.rows.start.max(rows.start)..block.rows.end.min(rows.end) {
-                let from = (row - block.rows.start) * row_stride + (shared.start - block.cols.start) * element_bytes;
-                let to = ((row - rows.start) * cols.len() + shared.start - cols.start) * element_bytes;
-                let len = shared.len() * element_bytes;
-                out[to..to + len].copy_from_slice(&decoded[from..from + len]);
+            scratch.strip.resize(held[0].len() * stride, 0);
+            let target = (scratch.strip.as_mut_slice(), origin, stride);
+            self.decode_blocks(strip, target, false, &mut scratch.low).map_err(fault)?;
+            let within = held[1].start.max(cols.start)..held[1].end.min(cols.end);
+            let len = within.len() * element_bytes;
+            for row in shared {
+                let from = (row - held[0].start) * stride + (within.start - held[1].start) * element_bytes;
+                let to = ((row - rows.start) * cols.len() + within.start - cols.start) * element_bytes;
+                out[to..to + len].copy_from_slice(&scratch.strip[from..from + len]);
             }
         }
         Ok(())

@@ -83,16 +83,24 @@ pub(crate) fn unpack_row(packed: &[u8], low_bytes: usize, bits: usize, out: &mut
         out.copy_from_slice(packed);
         return;
     }
-    let (mut pending, mut filled, mut next) = (0u128, 0, packed.iter());
-    for element in out.chunks_exact_mut(low_bytes) {
-        while filled < bits {
-            pending |= u128::from(*next.next().unwrap_or(&0)) << filled;
-            filled += 8;
-        }
-        let value = (pending & ((1u128 << bits) - 1)) as u64;
-        pending >>= bits;
-        filled -= bits;
-        element.copy_from_slice(&(value << (8 * low_bytes - bits)).to_le_bytes()[..low_bytes]);
+    let field = |element: usize| {
+        // At most 56 bits, from anywhere in a byte: 8 bytes hold them.
+        let at = element * bits;
+        let rest = &packed[at / 8..];
+        let window = rest.first_chunk().copied().unwrap_or_else(|| {
+            let mut window = [0; 8];
+            window[..rest.len()].copy_from_slice(rest);
+            window
+        });
+        let value = (u64::from_le_bytes(window) >> (at % 8)) & ((1 << bits) - 1);
+        value << (8 * low_bytes - bits)
+    };
+    if low_bytes == 2 {
+        let elements = out.as_chunks_mut().0.iter_mut().enumerate();
+        elements.for_each(|(i, element)| *element = (field(i) as u16).to_le_bytes());
+    } else {
+        let elements = out.chunks_exact_mut(low_bytes).enumerate();
+        elements.for_each(|(i, element)| element.copy_from_slice(&field(i).to_le_bytes()[..low_bytes]));
     }
 }
 

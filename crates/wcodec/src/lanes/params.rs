@@ -88,12 +88,13 @@ impl LanesParams {
             Geometry::from_parts(elements, cols, element_bytes, block_rows, strips_per_chunk, payload_len)
         });
         let Some(geometry) = geometry else { return cursor.corrupt("lanes mode: view") };
-        let optional = |cursor: &mut Cursor<'_>, flag: u8, len: usize| {
-            if flags & flag == 0 { Ok(Vec::new()) } else { cursor.coded(len) }
-        };
-        let row_classes = optional(cursor, HAS_ROW_CLASSES, geometry.rows)?;
-        let col_classes = optional(cursor, HAS_COL_CLASSES, geometry.cols)?.iter().map(|&c| c as i8).collect();
-        let low_bits = optional(cursor, HAS_LOW_BITS, geometry.rows)?;
+        let optional =
+            [(HAS_ROW_CLASSES, geometry.rows), (HAS_COL_CLASSES, geometry.cols), (HAS_LOW_BITS, geometry.rows)];
+        let present = optional.iter().filter(|(flag, _)| flags & flag != 0);
+        let mut coded = cursor.coded_all(&present.map(|&(_, len)| len).collect::<Vec<_>>())?.into_iter();
+        let [row_classes, col_classes, low_bits] =
+            optional.map(|(flag, _)| if flags & flag == 0 { None } else { coded.next() }.unwrap_or_default());
+        let col_classes = col_classes.into_iter().map(|c| c as i8).collect();
         let params = Self { geometry, layout, dropped, row_classes, col_classes, low_bits };
         if params.low_bits.iter().any(|&b| usize::from(b) > 8 * params.low_bytes()) {
             return cursor.corrupt("lanes mode: low bits of a row");
@@ -134,17 +135,17 @@ impl BlockIndex {
     /// Reads `count` entries. `count` is bounded by the payload: see [`Geometry::from_parts`].
     pub(crate) fn unpack(bytes: &[u8], count: usize, tensor: &str, offset: u64) -> Result<Vec<Self>> {
         let mut cursor = Cursor::new(bytes, tensor, offset);
-        let mut planes = Vec::with_capacity(5);
-        for _ in 0..5 {
-            planes.push(cursor.coded(count)?);
-        }
+        let planes = cursor.coded_all(&[count; 5])?;
         cursor.finish()?;
+        let [words, more_words, bases, patches, more_patches] = &planes[..] else {
+            unreachable!("as many as asked for")
+        };
         let mut blocks = Vec::with_capacity(count);
         for i in 0..count {
             let block = Self {
-                stream_words: u16::from_le_bytes([planes[0][i], planes[1][i]]),
-                base: planes[2][i],
-                patches: u16::from_le_bytes([planes[3][i], planes[4][i]]),
+                stream_words: u16::from_le_bytes([words[i], more_words[i]]),
+                base: bases[i],
+                patches: u16::from_le_bytes([patches[i], more_patches[i]]),
             };
             if usize::from(block.patches) * wcodec_rans::superblock::PATCH_BYTES > 4 * usize::from(block.stream_words) {
                 return Err(Error::corrupt(
