@@ -381,6 +381,10 @@ impl Backend {
             Self::Avx512(token) if shape.cols() == LANES && layout.bytes() == 2 && matches!(element_bytes, 2 | 4) => {
                 token.encode_heads(bytes, row_stride, element_bytes, heads);
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(token) if shape.cols() == LANES && layout.bytes() == 2 && matches!(element_bytes, 2 | 4) => {
+                token.encode_heads(bytes, row_stride, element_bytes, heads);
+            }
             _ => self.heads_of(bytes, row_stride, shape.cols(), element_bytes, layout.bytes(), heads),
         }
     }

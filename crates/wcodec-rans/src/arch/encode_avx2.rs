@@ -19,6 +19,14 @@ use crate::superblock::{Classes, GROUP_ROWS, Shape};
 const VECTORS: usize = LANES / 8;
 
 impl Avx2 {
+    /// See [`super::Backend::encode_heads`]; of 64 columns of 2 or 4 bytes.
+    pub(crate) fn encode_heads(self, bytes: &[u8], row_stride: usize, element_bytes: usize, heads: &mut [u16]) {
+        // SAFETY: `self` exists only if the CPU has every feature that the functions are compiled for.
+        unsafe {
+            if element_bytes == 2 { heads_of_2(bytes, row_stride, heads) } else { heads_of_4(bytes, row_stride, heads) }
+        }
+    }
+
     /// See [`super::Backend::encode_slots`]; for 64 columns.
     pub(crate) fn encode_slots(self, tables: &EncodeTables, heads: &[u16], classes: Classes<'_>, lanes: &mut Lanes) {
         // SAFETY: `self` exists only if the CPU has every feature that the functions are compiled for.
@@ -54,6 +62,42 @@ impl Avx2 {
         // SAFETY: as above.
         unsafe { words(&lanes.words, &lanes.sheds, out) }
     }
+}
+
+#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
+fn heads_of_2(bytes: &[u8], row_stride: usize, heads: &mut [u16]) {
+    for (heads, row) in heads.as_chunks_mut::<LANES>().0.iter_mut().zip(bytes.chunks(row_stride)) {
+        // What the next superblock of the strip reads.
+        prefetch(row.as_ptr().wrapping_add(128));
+        prefetch(row.as_ptr().wrapping_add(192));
+        // Not a copy of slices: the compiler would call a function for so few bytes.
+        for (heads, bytes) in heads.as_chunks_mut::<16>().0.iter_mut().zip(row[..128].as_chunks::<32>().0) {
+            store_words(heads, load_bytes(bytes));
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
+fn heads_of_4(bytes: &[u8], row_stride: usize, heads: &mut [u16]) {
+    for (heads, row) in heads.as_chunks_mut::<LANES>().0.iter_mut().zip(bytes.chunks(row_stride)) {
+        for i in [256, 320, 384, 448] {
+            prefetch(row.as_ptr().wrapping_add(i));
+        }
+        for (heads, bytes) in
+            heads.as_chunks_mut::<16>().0.iter_mut().zip(row[..256].as_chunks::<32>().0.as_chunks::<2>().0)
+        {
+            let upper = |of: &[u8; 32]| _mm256_srli_epi32::<16>(load_bytes(of));
+            let packed = _mm256_packus_epi32(upper(&bytes[0]), upper(&bytes[1]));
+            store_words(heads, _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
+        }
+    }
+}
+
+/// Asks for the bytes at any address, valid or not: a prefetch never faults.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn prefetch(at: *const u8) {
+    _mm_prefetch::<_MM_HINT_T0>(at.cast());
 }
 
 #[target_feature(enable = "avx2,bmi2,lzcnt,popcnt")]
@@ -448,6 +492,13 @@ static PACK: [[u8; 16]; 256] = {
 #[target_feature(enable = "avx2")]
 fn load(from: &[u32]) -> __m256i {
     let from: &[u32; 8] = from.try_into().expect("8");
+    // SAFETY: 32 readable bytes.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_bytes(from: &[u8; 32]) -> __m256i {
     // SAFETY: 32 readable bytes.
     unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
 }

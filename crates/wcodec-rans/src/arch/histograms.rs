@@ -10,7 +10,9 @@ impl Backend {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) => token.count_lines(matrix, rows, bins, counts),
-            _ => count(matrix, rows, bins, counts),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(token) => token.count_lines(matrix, rows, bins, counts),
+            Self::Scalar => count(matrix, rows, bins, counts),
         }
     }
 
@@ -26,7 +28,9 @@ impl Backend {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) => token.line_costs(counts, kinds, lowest, bins, lengths),
-            _ => self.costs_by_bins(counts, kinds, lowest, bins, lengths),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(token) => token.line_costs(counts, kinds, lowest, bins, lengths),
+            Self::Scalar => costs(counts, kinds, lowest, bins, lengths),
         }
     }
 
@@ -36,7 +40,9 @@ impl Backend {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) => token.transpose(from, cols, to, rows),
-            _ => transpose(from, cols, to, rows),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(token) => token.transpose(from, cols, to, rows),
+            Self::Scalar => transpose(from, cols, to, rows),
         }
     }
 }
@@ -51,6 +57,17 @@ fn count(matrix: &[[u8; LINES]], rows: &Rows, bins: usize, counts: &mut [u8]) {
             }
         }
     }
+}
+
+fn costs(counts: &[u8], kinds: &[i32], lowest: i32, bins: usize, lengths: &[i16]) -> [i32; 3] {
+    let mut sums = [0; 3];
+    for (counts, &kind) in counts.chunks_exact(bins).zip(kinds) {
+        let lengths = &lengths[(kind - lowest) as usize * bins..][..3 * bins];
+        for (sum, lengths) in sums.iter_mut().zip(lengths.chunks_exact(bins)) {
+            *sum += counts.iter().zip(lengths).map(|(&n, &l)| i32::from(n) * i32::from(l)).sum::<i32>();
+        }
+    }
+    sums
 }
 
 /// In tiles that stay in the first-level cache.

@@ -48,6 +48,8 @@ mod encode_registers;
 mod fold;
 mod histograms;
 #[cfg(target_arch = "x86_64")]
+mod histograms_avx2;
+#[cfg(target_arch = "x86_64")]
 mod histograms_avx512;
 mod plan;
 mod registers;

@@ -148,16 +148,4 @@ stamped! {
             }
         }
     }
-
-    /// See [`crate::histograms::Histograms::costs`].
-    fn costs_by_bins(counts: &[u8], kinds: &[i32], lowest: i32, bins: usize, lengths: &[i16]) -> [i32; 3] {
-        let mut sums = [0; 3];
-        for (counts, &kind) in counts.chunks_exact(bins).zip(kinds) {
-            let lengths = &lengths[(kind - lowest) as usize * bins..][..3 * bins];
-            for (sum, lengths) in sums.iter_mut().zip(lengths.chunks_exact(bins)) {
-                *sum += counts.iter().zip(lengths).map(|(&n, &l)| i32::from(n) * i32::from(l)).sum::<i32>();
-            }
-        }
-        sums
-    }
 }
