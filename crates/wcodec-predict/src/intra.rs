@@ -106,6 +106,7 @@ pub fn predict(mode: Intra, around: &Neighbours, size: TileSize, width: usize, o
 pub fn subtract(mode: Intra, around: &Neighbours, size: TileSize, width: usize, tile: &mut [u8]) -> Result<()> {
     let height = height_of(tile.len(), width, size)?;
     match mode {
+        Intra::None => {}
         Intra::LeftDelta => {
             for (row, &first) in tile.chunks_exact_mut(width).zip(&around.left[..height]) {
                 let mut before = first;
@@ -122,13 +123,25 @@ pub fn subtract(mode: Intra, around: &Neighbours, size: TileSize, width: usize, 
                 }
             }
         }
-        _ => {
-            let mut prediction = [0; 64 * 64];
-            let prediction = &mut prediction[..tile.len()];
-            predict(mode, around, size, width, prediction)?;
-            tile.iter_mut().zip(prediction).for_each(|(sample, p)| *sample = sample.wrapping_sub(*p));
-        }
+        // Clearing the largest tile would take longer than predicting a usual one.
+        _ if tile.len() <= 16 * 16 => return subtract_predicted::<{ 16 * 16 }>(mode, around, size, width, tile),
+        _ => return subtract_predicted::<{ 64 * 64 }>(mode, around, size, width, tile),
     }
+    Ok(())
+}
+
+/// Subtracts the prediction from a tile of at most `N` samples.
+fn subtract_predicted<const N: usize>(
+    mode: Intra,
+    around: &Neighbours,
+    size: TileSize,
+    width: usize,
+    tile: &mut [u8],
+) -> Result<()> {
+    let mut prediction = [0; N];
+    let prediction = &mut prediction[..tile.len()];
+    predict(mode, around, size, width, prediction)?;
+    tile.iter_mut().zip(prediction).for_each(|(sample, p)| *sample = sample.wrapping_sub(*p));
     Ok(())
 }
 

@@ -51,6 +51,18 @@ pub fn product(counts: &[i16], lengths: &[i16]) -> i32 {
     Backend::auto().product(counts, lengths)
 }
 
+/// What values cost in each of 16 classes: Σ count·length, of values with their counts, by every value's lengths in the classes.
+///
+/// ```
+/// let mut lengths = [[0; 16]; 256];
+/// lengths[7][1] = 100;
+/// lengths[9] = [1; 16];
+/// assert_eq!(wcodec_rans::stats::class_costs(&[(7, 3), (9, 2)], &lengths)[..3], [2, 302, 2]);
+/// ```
+pub fn class_costs(counts: &[(u8, i16)], lengths: &[[i16; 16]; 256]) -> [i32; 16] {
+    Backend::auto().class_costs(counts, lengths)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -86,6 +98,10 @@ mod tests {
                     scalar.add_log_distances(heads, 128, &mut sums[1]);
                     prop_assert_eq!(&sums[0], &sums[1]);
                 }
+                let counts: Vec<(u8, i16)> = bytes.iter().map(|&b| (b, i16::from(b) + 1)).collect();
+                let lengths: [[i16; 16]; 256] =
+                    std::array::from_fn(|value| std::array::from_fn(|class| (value * 37 + class * 613) as i16));
+                prop_assert_eq!(backend.class_costs(&counts, &lengths), scalar.class_costs(&counts, &lengths));
                 let signed: Vec<i16> = bytes.iter().map(|&b| i16::from(b) * 5).collect();
                 prop_assert_eq!(backend.product(&signed, &signed), scalar.product(&signed, &signed));
             }

@@ -24,6 +24,9 @@ fn planes(dtype: DtypeCode) -> (usize, bool) {
     }
 }
 
+/// Up to here adaptive codes may be tried.
+const SHORT: usize = 1 << 10;
+
 /// Encodes a whole tensor as one chunk.
 pub(crate) fn encode(data: &[u8], dtype: DtypeCode) -> Vec<u8> {
     let (n, rotate) = planes(dtype);
@@ -36,6 +39,28 @@ pub(crate) fn encode(data: &[u8], dtype: DtypeCode) -> Vec<u8> {
         put_coded(&mut out, &rotated.iter().skip(plane).step_by(n).copied().collect::<Vec<u8>>());
     }
     out
+}
+
+/// As [`encode`], if that may take no more than `most` bytes: no table codes a plane in less than its entropy.
+pub(crate) fn encode_within(data: &[u8], dtype: DtypeCode, most: u64) -> Option<Vec<u8>> {
+    let (n, rotate) = planes(dtype);
+    // Short data may be coded without a table, wide floats are rotated first.
+    if n == 1 && !rotate && data.len() > SHORT {
+        let mut counts = [[0u32; 256]; 2];
+        let [a, b] = &mut counts;
+        let (pairs, rest) = data.as_chunks::<2>();
+        for &[i, j] in pairs {
+            a[usize::from(i)] += 1;
+            b[usize::from(j)] += 1;
+        }
+        rest.iter().for_each(|&i| a[usize::from(i)] += 1);
+        let counts = a.iter().zip(b).map(|(a, b)| f64::from(*a + *b)).filter(|&n| n > 0.0);
+        let bits: f64 = counts.map(|n| n * (data.len() as f64 / n).log2()).sum();
+        if bits / 8.0 > most as f64 {
+            return None;
+        }
+    }
+    Some(encode(data, dtype))
 }
 
 /// Decodes the tensor's only chunk into `out`.

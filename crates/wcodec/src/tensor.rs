@@ -9,7 +9,7 @@ use wcodec_rans::{HeadLayout, TableSet};
 use crate::error::Result;
 use crate::format::ElementFormat;
 use crate::frames::{self, FrameMaker, FrameParams};
-use crate::integer::{self, IntegerEncoder, IntegerOptions, IntegerParams};
+use crate::integer::{self, Analysis, IntegerEncoder, IntegerOptions, IntegerParams, IntegerPlan};
 use crate::lanes::plan::{self, Counts, Effort, TableCosts, View};
 use crate::lanes::squeeze;
 use crate::lanes::{BlockIndex, Geometry, LanesEncoder, LanesParams, States};
@@ -39,6 +39,8 @@ const PLAIN_TRIAL_BYTES: usize = 32 << 10;
 const KNOWN_TABLES: usize = 16;
 /// Rows of a superblock in integer mode.
 const INTEGER_ROWS: usize = 256;
+/// Tiles that a guess of what the integer mode gives looks at, at [`Level::Fast`] and above.
+const INTEGER_TILES: [usize; 2] = [64, 256];
 /// Frames of a quick look at what Zstd gives.
 const QUICK_FRAMES: usize = 3;
 /// Frames of the sample that decides for a large tensor.
@@ -47,6 +49,7 @@ const WIDE_FRAMES: usize = 24;
 const LONG_FRAME: usize = 1 << 20;
 
 /// One encoded chunk.
+#[derive(Clone)]
 pub(crate) struct EncodedChunk {
     pub(crate) bytes: Vec<u8>,
     pub(crate) decoded_len: u64,
@@ -55,6 +58,7 @@ pub(crate) struct EncodedChunk {
 }
 
 /// What one chunk adds to its tensor's index.
+#[derive(Clone)]
 pub(crate) enum IndexPart {
     None,
     Blocks(Vec<BlockIndex>),
@@ -80,7 +84,7 @@ pub(crate) enum Coder {
     Zstd { params: FrameParams, level: i32 },
     Plain(Vec<u8>),
     Lanes { params: LanesParams, tables: TableSet, table_bytes: Vec<u8>, counts: Counts, states: States },
-    Integer { params: IntegerParams, tables: TableSet, options: IntegerOptions },
+    Integer { params: IntegerParams, tables: TableSet, options: IntegerOptions, encoded: Vec<EncodedChunk> },
 }
 
 /// Chooses the smallest allowed mode.
@@ -97,9 +101,11 @@ pub(crate) fn prepare(source: Source<'_>, options: &EncodeOptions) -> Result<Pre
     // Where lanes can work, their overhead weighs only in small tensors.
     let plain = candidates.len() == 1 || source.data.len() <= PLAIN_TRIAL_BYTES || options.level == Level::Max;
     if plain && allowed(ModeChoice::Float) && source.data.len() <= small::MAX_BYTES {
-        let bytes = small::encode(source.data, source.dtype);
-        // The simpler one stands first.
-        candidates.insert(1, Prepared { bytes: bytes.len() as u64, coder: Coder::Plain(bytes) });
+        let beat = candidates.iter().map(|c| c.bytes).min().unwrap_or(raw);
+        if let Some(bytes) = small::encode_within(source.data, source.dtype, beat) {
+            // The simpler one stands first.
+            candidates.insert(1, Prepared { bytes: bytes.len() as u64, coder: Coder::Plain(bytes) });
+        }
     }
     if allowed(ModeChoice::Zstd) {
         let beat = candidates.iter().map(|c| c.bytes).min().unwrap_or(raw);
@@ -146,34 +152,51 @@ fn natural_cols(shape: &[u64]) -> u64 {
 
 /// The integer mode, if it may be smaller than `beat`. Trained weights are ruled out by a sample of tiles.
 fn prepare_integer(source: Source<'_>, options: &EncodeOptions, beat: u64) -> Result<Option<Prepared>> {
-    let elements = source.data.len() as u64;
-    let geometry = Geometry::choose(elements, natural_cols(source.shape), 1, INTEGER_ROWS);
-    let Some(geometry) = geometry.filter(|_| elements >= MIN_LANES_ELEMENTS) else { return Ok(None) };
-    let mut bytes = integer::estimate(source.data, geometry);
+    let (auto, progressive) = (options.mode == ModeChoice::Auto, options.progressive);
     // Floats have no neighbours to be predicted from in their bits.
     let float = matches!(source.dtype, DtypeCode::F8_E4M3 | DtypeCode::F8_E5M2 | DtypeCode::F8_E8M0);
-    let auto = options.mode == ModeChoice::Auto;
+    let elements = source.data.len() as u64;
+    if elements < MIN_LANES_ELEMENTS || (auto && float && !progressive) {
+        return Ok(None);
+    }
+    let geometry = Geometry::choose(elements, natural_cols(source.shape), 1, INTEGER_ROWS);
+    let Some(geometry) = geometry else { return Ok(None) };
+    let guess = integer::estimate(source.data, geometry, INTEGER_TILES[usize::from(options.level != Level::Fast)]);
     let near = if options.level == Level::Max { beat + beat / 16 } else { beat };
-    if !options.progressive && (bytes > near || (auto && float)) {
+    if guess.bytes > near && !progressive {
         return Ok(None);
     }
     let integer_options =
-        IntegerOptions { level: options.level, progressive: options.progressive, ..IntegerOptions::default() };
-    let (params, tables) = integer::plan(source.data, geometry, integer_options)?;
-    let prepared = Prepared { coder: Coder::Integer { params, tables, options: integer_options }, bytes };
-    if source.data.len() <= TRIAL_BYTES {
-        let encoder = prepared.encoder()?;
-        let side = prepared.params().len() + prepared.tables().map_or(0, |t| t.len());
-        bytes = side as u64;
-        for (chunk, range) in prepared.chunks(source.data.len()).into_iter().enumerate() {
-            let encoded = encoder.encode(chunk, &source.data[range], source.name)?;
-            bytes += (encoded.bytes.len() + 4 * geometry.blocks() / geometry.chunks()) as u64;
+        IntegerOptions { level: options.level, progressive, plain: !guess.predicted, ..IntegerOptions::default() };
+    // What a sample costs by its tables may be off by so much.
+    let enough = if progressive { u64::MAX } else { beat + beat / 64 };
+    let Some(plan) = integer::plan(source.data, geometry, integer_options, enough)? else { return Ok(None) };
+    let IntegerPlan { params, tables, analyses } = plan;
+    let small = source.data.len() <= TRIAL_BYTES;
+    let (mut bytes, mut encoded) = (guess.bytes, Vec::new());
+    if small {
+        let encoder = IntegerEncoder::new(params, &tables, integer_options)?;
+        bytes = (params.to_bytes().len() + tables.to_bytes().len()) as u64;
+        let mut start = 0;
+        for chunk in 0..geometry.chunks() {
+            let data = &source.data[start..][..geometry.chunk_bytes(chunk)];
+            start += data.len();
+            let chunk = encode_integer(&encoder, chunk, data, &analyses)?;
+            bytes += (chunk.bytes.len() + 4 * geometry.blocks() / geometry.chunks()) as u64;
+            encoded.push(chunk);
         }
     } else {
         // An estimate has to win clearly.
         bytes += bytes / 16;
     }
-    Ok((options.progressive || bytes < beat).then_some(Prepared { bytes, ..prepared }))
+    let coder = Coder::Integer { params, tables, options: integer_options, encoded };
+    Ok((progressive || bytes < beat).then_some(Prepared { coder, bytes }))
+}
+
+fn encode_integer(encoder: &IntegerEncoder, chunk: usize, data: &[u8], analyses: &[Analysis]) -> Result<EncodedChunk> {
+    let (bytes, blocks) = encoder.encode_chunk(chunk, data, analyses)?;
+    let (decoded_len, crc32_decoded) = (data.len() as u64, crc32(data));
+    Ok(EncodedChunk { bytes, decoded_len, crc32_decoded, index: IndexPart::Blocks(blocks) })
 }
 
 /// Zstd frames of the form that is smallest, if they may be smaller than `beat`.
@@ -194,9 +217,13 @@ fn prepare_frames(source: Source<'_>, options: &EncodeOptions, beat: u64) -> Res
         (level, _) => level,
     };
     let element = source.dtype.bits().map_or(1, |b| (b / 8).max(1) as usize);
-    if auto && options.level != Level::Max {
+    if auto {
         // Trained weights are noise to a general-purpose compressor: that much is cheap to see.
-        let (windows, window) = if options.level == Level::Fast { (2, 8 << 10) } else { (3, 16 << 10) };
+        let (windows, window) = match options.level {
+            Level::Fast => (2, 8 << 10),
+            Level::Default => (3, 16 << 10),
+            Level::Max => (12, 16 << 10),
+        };
         let bits = beat as f64 * 8.0 * element as f64 / len as f64;
         if Probe::of(source.data, element, windows, window).is_noise_above(bits) {
             return Ok(None);
@@ -368,9 +395,10 @@ impl Prepared {
             Coder::Lanes { params, tables, states, .. } => {
                 ChunkEncoder::Lanes(Box::new(LanesEncoder::new(params, tables, *states)?))
             }
-            Coder::Integer { params, tables, options } => {
+            Coder::Integer { params, tables, options, encoded } if encoded.is_empty() => {
                 ChunkEncoder::Integer(Box::new(IntegerEncoder::new(*params, tables, *options)?))
             }
+            Coder::Integer { encoded, .. } => ChunkEncoder::Encoded(encoded),
             coder => ChunkEncoder::Simple(coder),
         })
     }
@@ -397,6 +425,8 @@ impl Prepared {
 pub(crate) enum ChunkEncoder<'a> {
     Lanes(Box<LanesEncoder<'a>>),
     Integer(Box<IntegerEncoder>),
+    /// What was encoded to learn its size.
+    Encoded(&'a [EncodedChunk]),
     Simple(&'a Coder),
 }
 
@@ -407,10 +437,8 @@ impl ChunkEncoder<'_> {
                 let (bytes, blocks) = encoder.encode_chunk(chunk, data)?;
                 (bytes, IndexPart::Blocks(blocks))
             }
-            Self::Integer(encoder) => {
-                let (bytes, blocks) = encoder.encode_chunk(chunk, data)?;
-                (bytes, IndexPart::Blocks(blocks))
-            }
+            Self::Integer(encoder) => return encode_integer(encoder, chunk, data, &[]),
+            Self::Encoded(chunks) => return Ok(chunks[chunk].clone()),
             Self::Simple(Coder::Zstd { params, level }) => {
                 let (bytes, lengths) = frames::encode_chunk(*params, data, *level, name)?;
                 (bytes, IndexPart::Frames(lengths))

@@ -10,6 +10,7 @@ use wcodec_rans::superblock::Shape;
 use wcodec_transform::{BLOCK_LEN, Transform, bitplane, fold, forward};
 
 use super::coefficients::{CoefficientOrder, TileChoice, is_transformable};
+use super::runs::Runs;
 use super::symbols::{ROW_COEFFICIENTS, SymbolForm, SymbolRows};
 use crate::error::{Error, Result};
 use crate::options::Level;
@@ -23,11 +24,18 @@ pub(crate) struct Search {
     transformed_modes: usize,
     /// Bitplanes wherever they are possible.
     pub(crate) only_planes: bool,
+    /// Neither bitplanes nor predictions.
+    plain: bool,
 }
 
+/// What neighbours have to agree on for a transform to be worth a trial, in 2^-8 bits a sample. Differences of neighbours without any
+/// correlation take half a bit more than the samples; with a quarter of a bit correlation is 0.3, which a transform turns into a tenth of a bit.
+const CORRELATED: u64 = 64;
+
 impl Search {
-    /// `progressive`: for decoding in part, so nothing is predicted, because an error would spread from tile to tile.
-    pub(crate) fn new(level: Level, progressive: bool) -> Self {
+    /// `progressive`: for decoding in part, so nothing is predicted, because an error would spread from tile to tile. `plain`: of a tensor
+    /// where nothing is to be gained from predictions.
+    pub(crate) fn new(level: Level, progressive: bool, plain: bool) -> Self {
         const BOTH: &[Transform] = &[Transform::Dct, Transform::Adst];
         let modes: &[Intra] = if progressive { &[Intra::None] } else { &Intra::ALL };
         let (transforms, transformed_modes) = match level {
@@ -35,7 +43,7 @@ impl Search {
             Level::Default => (BOTH, 2),
             Level::Max => (BOTH, 3),
         };
-        Self { modes, transforms, transformed_modes, only_planes: progressive }
+        Self { modes, transforms, transformed_modes, only_planes: progressive, plain: plain && !progressive }
     }
 }
 
@@ -48,13 +56,15 @@ pub(crate) struct Candidate {
     pub(crate) tiles: Vec<u8>,
     /// Row by row.
     pub(crate) symbols: Vec<u8>,
+    /// The symbols of every run of rows.
+    pub(crate) runs: Runs,
 }
 
 impl Candidate {
-    /// The symbols of every run of rows.
-    pub(crate) fn runs(&self) -> impl Iterator<Item = &[u8]> {
-        let cols = self.rows.shape.cols();
-        self.rows.runs().map(move |rows| &self.symbols[rows.start * cols..rows.end * cols])
+    fn new(form: SymbolForm, rows: SymbolRows, tiles: Vec<u8>, symbols: Vec<u8>) -> Self {
+        let cols = rows.shape.cols();
+        let runs = Runs::of(rows.runs().map(|rows| &symbols[rows.start * cols..rows.end * cols]));
+        Self { form, rows, tiles, symbols, runs }
     }
 }
 
@@ -71,6 +81,13 @@ pub(crate) fn analyse(samples: &[u8], stride: usize, shape: Shape, size: TileSiz
     let (height, width) = (shape.rows(), shape.cols());
     let plane = Plane::new(samples, height, width, stride).map_err(bad_argument)?;
     let grid = TileGrid::new(height, width, size);
+    let rows = SymbolRows::new(SymbolForm::Residuals, shape).expect("residuals have the superblock's own shape");
+    if search.plain {
+        let symbols = (0..height).flat_map(|row| &samples[row * stride..][..width]).copied().collect();
+        let tiles = vec![TileChoice { mode: Intra::None, transform: Transform::Identity }.code(); grid.len()];
+        let residuals = Candidate::new(SymbolForm::Residuals, rows, tiles, symbols);
+        return Ok(Analysis { residuals, bitplanes: None });
+    }
     let mut residuals = vec![0; shape.elements()];
     let mut predicted = residuals.clone();
     let (mut residual_tiles, mut choices) = (Vec::with_capacity(grid.len()), Vec::with_capacity(grid.len()));
@@ -79,20 +96,19 @@ pub(crate) fn analyse(samples: &[u8], stride: usize, shape: Shape, size: TileSiz
         let around = Neighbours::of(&plane, &tile);
         trials.clear();
         for &mode in search.modes {
-            let trial = trials.add(mode);
+            let trial = trials.residuals(mode);
             for row in 0..tile.height {
                 trial.extend_from_slice(&samples[(tile.row + row) * stride + tile.col..][..tile.width]);
             }
             subtract(mode, &around, size, tile.width, trial).map_err(bad_argument)?;
+            trials.rank(mode);
         }
-        let order = trials.rank();
-        let best = order[0];
-        let plain = trials.cost(best);
+        let (plain, best) = trials.order[0];
         // A transform widens the error of a partial reconstruction, so there it has to save a sixteenth.
         let enough = if search.only_planes { plain - plain / 16 } else { plain };
         let mut least = (enough, best, Transform::Identity);
-        if is_transformable(&tile, size) {
-            for &mode in order.iter().take(search.transformed_modes) {
+        if is_transformable(&tile, size) && trials.correlated() {
+            for &(_, mode) in trials.order.iter().take(search.transformed_modes) {
                 for &transform in search.transforms {
                     let cost = transformed_cost(trials.of(mode), size.get(), transform, least.0);
                     if cost < least.0 {
@@ -109,12 +125,8 @@ pub(crate) fn analyse(samples: &[u8], stride: usize, shape: Shape, size: TileSiz
             }
         }
     }
-    let rows = SymbolRows::new(SymbolForm::Residuals, shape).expect("residuals have the superblock's own shape");
     let bitplanes = planes(&predicted, shape, size, &choices)?;
-    Ok(Analysis {
-        residuals: Candidate { form: SymbolForm::Residuals, rows, tiles: residual_tiles, symbols: residuals },
-        bitplanes,
-    })
+    Ok(Analysis { residuals: Candidate::new(SymbolForm::Residuals, rows, residual_tiles, residuals), bitplanes })
 }
 
 /// The bitplanes of a superblock's residuals.
@@ -129,7 +141,7 @@ fn planes(residuals: &[u8], shape: Shape, size: TileSize, choices: &[TileChoice]
     let (mut folded, mut symbols) = (Vec::with_capacity(coefficients.len()), Vec::new());
     fold::sign_first(&coefficients, magnitude_bits, &mut folded).map_err(bad_argument)?;
     bitplane::split(&folded, magnitude_bits + 1, &mut symbols).map_err(bad_argument)?;
-    Ok(Some(Candidate { form, rows, tiles: choices.iter().map(|c| c.code()).collect(), symbols }))
+    Ok(Some(Candidate::new(form, rows, choices.iter().map(|c| c.code()).collect(), symbols)))
 }
 
 /// Estimated bits of a tile's coefficients in units of 2^-8, like [`residual_cost`]; stops above `enough`.
@@ -158,35 +170,49 @@ fn coefficient_cost(coefficient: i32) -> u64 {
 #[derive(Default)]
 struct Trials {
     residuals: [Vec<u8>; Intra::ALL.len()],
-    tried: Vec<Intra>,
+    /// Costs and tried modes, cheapest first.
+    order: Vec<(u64, Intra)>,
 }
 
 impl Trials {
     fn clear(&mut self) {
-        self.tried.clear();
+        self.order.clear();
     }
 
-    fn add(&mut self, mode: Intra) -> &mut Vec<u8> {
-        self.tried.push(mode);
+    /// Where the residuals of a mode are to be put.
+    fn residuals(&mut self, mode: Intra) -> &mut Vec<u8> {
         let residuals = &mut self.residuals[usize::from(mode.code())];
         residuals.clear();
         residuals
+    }
+
+    /// Takes the residuals that were put there.
+    fn rank(&mut self, mode: Intra) {
+        let cost = residual_cost(self.of(mode));
+        let place = self.order.partition_point(|&(other, _)| other <= cost);
+        self.order.insert(place, (cost, mode));
     }
 
     fn of(&self, mode: Intra) -> &[u8] {
         &self.residuals[usize::from(mode.code())]
     }
 
-    fn cost(&self, mode: Intra) -> u64 {
-        residual_cost(self.of(mode))
+    fn cost(&self, mode: Intra) -> Option<u64> {
+        self.order.iter().find(|&&(_, tried)| tried == mode).map(|&(cost, _)| cost)
     }
 
-    /// The tried modes, cheapest first.
-    fn rank(&self) -> Vec<Intra> {
-        let mut order = self.tried.clone();
-        order.sort_by_cached_key(|&mode| (self.cost(mode), mode.code()));
-        order
+    /// Whether a transform may gain anything. Of what was not predicted by neighbours there is nothing to tell it by.
+    fn correlated(&self) -> bool {
+        let (none, left, top) = (self.cost(Intra::None), self.cost(Intra::LeftDelta), self.cost(Intra::TopDelta));
+        let samples = self.of(Intra::None).len();
+        none.zip(left.min(top)).is_none_or(|(none, delta)| are_correlated(none, delta, samples))
     }
+}
+
+/// Whether samples that cost `none` and whose differences to neighbours cost `delta` have so much in common that a transform may gain
+/// something.
+pub(crate) fn are_correlated(none: u64, delta: u64, samples: usize) -> bool {
+    delta < none + CORRELATED * samples as u64
 }
 
 /// An error that only a caller's argument can cause.

@@ -6,7 +6,7 @@
 //! the last chunk's streams stand the elements that fill no row of the view.
 //!
 //! Reading order: [`symbols`], which bytes a superblock codes and in which order; [`analysis`], how the encoder picks modes and
-//! transforms; [`model`], tables and classes; then the encoder, the decoder and its progressive form.
+//! transforms; [`runs`] and [`model`], tables and classes; then the encoder, the decoder and its progressive form.
 
 mod analysis;
 mod coefficients;
@@ -19,14 +19,16 @@ mod model;
 mod params;
 mod plan;
 mod progressive;
+mod runs;
 mod side;
 mod symbols;
 
+pub(crate) use analysis::Analysis;
 pub(crate) use decode::{IntegerDecoder, Scratch};
 pub(crate) use encode::IntegerEncoder;
 pub(crate) use estimate::estimate;
 pub(crate) use params::IntegerParams;
-pub(crate) use plan::{IntegerOptions, plan};
+pub(crate) use plan::{IntegerOptions, IntegerPlan, plan};
 
 #[cfg(test)]
 mod tests;

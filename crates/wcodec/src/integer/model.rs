@@ -6,14 +6,15 @@
 
 use wcodec_predict::log2_fixed;
 use wcodec_rans::freq::{MAX_ENTRIES, MAX_TABLE_BITS};
-use wcodec_rans::{MAX_CONTEXTS, RansError, TableSet};
+use wcodec_rans::{MAX_CONTEXTS, RansError, TableSet, stats};
 
 use super::analysis::{Analysis, Candidate};
+use super::runs::Run;
 
 /// About what the class of a run costs, in 2^-8 bits.
 const CLASS_COST: u64 = 2 << 8;
 /// What a symbol without a slot costs, in 2^-8 bits: a patch.
-const PATCH_COST: u32 = 40 << 8;
+const PATCH_COST: i16 = 40 << 8;
 const ROUNDS: usize = 5;
 
 /// Counts of every symbol, per table.
@@ -27,60 +28,61 @@ pub(crate) fn no_counts(contexts: usize) -> Counts {
 #[derive(Debug, Clone)]
 pub(crate) struct Model {
     /// Of each symbol, per table, in 2^-8 bits; tables behind the last repeat it.
-    lengths: Vec<[u32; MAX_CONTEXTS]>,
+    lengths: Box<[[i16; MAX_CONTEXTS]; 256]>,
     pub(crate) contexts: usize,
 }
 
 impl Model {
     /// What these counts foretell; what was not seen counts as a quarter.
     fn from_counts(counts: &Counts) -> Self {
-        let totals: Vec<u64> = counts.iter().map(|c| c.iter().sum::<u64>() + 64).collect();
-        Self::new(counts.len(), |context, symbol| {
-            (log2_fixed(4 * totals[context]) - log2_fixed(4 * counts[context][symbol] + 1)).max(0) as u32
+        Self::new(counts.len(), |context, lengths| {
+            let counts = &counts[context];
+            let total = log2_fixed(4 * (counts.iter().sum::<u64>() + 64));
+            lengths.iter_mut().zip(counts).for_each(|(l, &n)| *l = (total - log2_fixed(4 * n + 1)).max(0) as i16);
         })
     }
 
     /// What these tables really cost.
     pub(crate) fn from_tables(tables: &TableSet) -> Self {
-        let mut index = [None; 256];
-        for (i, &value) in tables.values().iter().enumerate() {
-            if let Some(entry) = index.get_mut(usize::from(value)) {
-                *entry = Some(i);
-            }
-        }
-        let bits = tables.table_bits() << 8;
-        Self::new(tables.contexts(), |context, symbol| {
-            match index[symbol].map_or(0, |i| tables.tables()[usize::from(tables.context(context).table)].freqs()[i]) {
-                0 => PATCH_COST,
-                freq => bits - log2_fixed(u64::from(freq)) as u32,
+        let bits = (tables.table_bits() << 8) as i16;
+        Self::new(tables.contexts(), |context, lengths| {
+            lengths.fill(PATCH_COST);
+            let freqs = tables.tables()[usize::from(tables.context(context).table)].freqs();
+            for (&value, &freq) in tables.values().iter().zip(freqs).filter(|(_, freq)| **freq > 0) {
+                if let Some(length) = lengths.get_mut(usize::from(value)) {
+                    *length = bits - log2_fixed(u64::from(freq)) as i16;
+                }
             }
         })
     }
 
-    fn new(contexts: usize, length: impl Fn(usize, usize) -> u32) -> Self {
-        let lengths =
-            (0..256).map(|symbol| std::array::from_fn(|context| length(context.min(contexts - 1), symbol))).collect();
+    fn new(contexts: usize, of_context: impl Fn(usize, &mut [i16; 256])) -> Self {
+        let mut lengths = Box::new([[0; MAX_CONTEXTS]; 256]);
+        let mut own = [0; 256];
+        for context in 0..MAX_CONTEXTS {
+            if context < contexts {
+                of_context(context, &mut own);
+            }
+            lengths.iter_mut().zip(own).for_each(|(lengths, length)| lengths[context] = length);
+        }
         Self { lengths, contexts }
     }
 
-    /// The table that codes `symbols` in the fewest bits, and how many (2^-8).
-    fn best(&self, symbols: &[u8]) -> (u8, u64) {
-        let mut sums = [0u32; MAX_CONTEXTS];
-        for &symbol in symbols {
-            let lengths = &self.lengths[usize::from(symbol)];
-            sums.iter_mut().zip(lengths).for_each(|(sum, &length)| *sum += length);
-        }
+    /// The table that codes a run in the fewest bits, and how many (2^-8).
+    fn best(&self, run: &Run) -> (u8, u64) {
+        let sums = stats::class_costs(run, &self.lengths);
         let (class, &cost) = sums.iter().enumerate().min_by_key(|&(class, &cost)| (cost, class)).expect("16 tables");
-        (class as u8, u64::from(cost))
+        (class as u8, cost as u64)
     }
 
     /// The best class of every run, and what they cost together.
     pub(crate) fn classes(&self, candidate: &Candidate) -> (Vec<u8>, u64) {
         let mut total = 0;
         let classes = candidate
-            .runs()
-            .map(|symbols| {
-                let (class, cost) = self.best(symbols);
+            .runs
+            .iter()
+            .map(|run| {
+                let (class, cost) = self.best(run);
                 total += cost + CLASS_COST;
                 class
             })
@@ -107,69 +109,71 @@ impl Model {
     /// Chooses for a superblock and adds its symbols to `counts`.
     pub(crate) fn count(&self, analysis: &Analysis, only_planes: bool, counts: &mut Counts) {
         let (candidate, classes, _) = self.choose(analysis, only_planes);
-        for (symbols, &class) in candidate.runs().zip(&classes) {
-            let counts = &mut counts[usize::from(class)];
-            symbols.iter().for_each(|&s| counts[usize::from(s)] += 1);
+        for (run, &class) in candidate.runs.iter().zip(&classes) {
+            add(&mut counts[usize::from(class)], run);
         }
     }
 }
 
+fn add(counts: &mut [u64], run: &Run) {
+    run.iter().for_each(|&(symbol, n)| counts[usize::from(symbol)] += n as u64);
+}
+
 /// Trains a model on `sample`, with as many tables as pay for themselves when the sample stands for `scale` times as many
-/// superblocks.
-pub(crate) fn train(sample: &[Analysis], only_planes: bool, scale: u64, sizes: &[usize]) -> Result<Model, RansError> {
+/// superblocks. `None` once it shows that all that costs more than `enough`, in 2^-8 bits: the most tables code symbols in the fewest
+/// bits, and are tried first.
+pub(crate) fn train(
+    sample: &[Analysis],
+    only_planes: bool,
+    scale: u64,
+    sizes: &[usize],
+    enough: u64,
+) -> Result<Option<Model>, RansError> {
+    let both: Vec<&Candidate> =
+        sample.iter().flat_map(|a| [Some(&a.residuals), a.bitplanes.as_ref()]).flatten().collect();
     let mut best: Option<(u64, Model)> = None;
-    for &contexts in sizes {
-        let both: Vec<&Candidate> =
-            sample.iter().flat_map(|a| [Some(&a.residuals), a.bitplanes.as_ref()]).flatten().collect();
-        let first = iterate(&both, contexts);
+    for &contexts in sizes.iter().rev() {
+        let mut model = iterate(&both, contexts);
         // Tables that only served forms not chosen are free for those that were.
-        let chosen: Vec<&Candidate> = sample.iter().map(|a| first.choose(a, only_planes).0).collect();
-        let model = iterate(&chosen, contexts);
+        let chosen: Vec<&Candidate> = sample.iter().map(|a| model.choose(a, only_planes).0).collect();
+        if chosen.len() < both.len() {
+            model = iterate(&chosen, contexts);
+        }
         let mut counts = no_counts(contexts);
         sample.iter().for_each(|a| model.count(a, only_planes, &mut counts));
         let tables = table_set(counts)?;
         let exact = Model::from_tables(&tables);
         let cost: u64 = sample.iter().map(|a| exact.choose(a, only_planes).2).sum();
+        if best.is_none() && cost * scale > enough {
+            return Ok(None);
+        }
         let total = cost * scale + 8 * 256 * tables.to_bytes().len() as u64;
-        if best.as_ref().is_none_or(|(least, _)| total < *least) {
+        // Of equals, the one with fewer tables.
+        if best.as_ref().is_none_or(|(least, _)| total <= *least) {
             best = Some((total, model));
         }
     }
-    best.map(|(_, model)| model).ok_or(RansError::BadArgument("no number of tables to try"))
+    let (total, model) = best.ok_or(RansError::BadArgument("no number of tables to try"))?;
+    Ok((total <= enough).then_some(model))
 }
 
 fn iterate(candidates: &[&Candidate], contexts: usize) -> Model {
-    let mut order: Vec<(u32, &[u8])> = candidates.iter().flat_map(|c| c.runs()).map(|s| (entropy(s), s)).collect();
+    let mut order: Vec<(u32, &Run)> = candidates.iter().flat_map(|c| c.runs.with_entropy()).collect();
     order.sort_by_key(|&(bits, _)| bits);
     let mut counts = no_counts(contexts);
     let runs = order.len().max(1);
-    for (i, (_, symbols)) in order.iter().enumerate() {
-        let counts = &mut counts[i * contexts / runs];
-        symbols.iter().for_each(|&s| counts[usize::from(s)] += 1);
+    for (i, (_, run)) in order.iter().enumerate() {
+        add(&mut counts[i * contexts / runs], run);
     }
     let mut model = Model::from_counts(&counts);
-    for _ in 0..ROUNDS {
-        let mut counts = no_counts(contexts);
-        for (_, symbols) in &order {
-            let counts = &mut counts[usize::from(model.best(symbols).0)];
-            symbols.iter().for_each(|&s| counts[usize::from(s)] += 1);
+    if contexts > 1 {
+        for _ in 0..ROUNDS {
+            let mut counts = no_counts(contexts);
+            order.iter().for_each(|(_, run)| add(&mut counts[usize::from(model.best(run).0)], run));
+            model = Model::from_counts(&counts);
         }
-        model = Model::from_counts(&counts);
     }
     model
-}
-
-/// Order-0 entropy per symbol in 2^-8 bits.
-pub(crate) fn entropy(symbols: &[u8]) -> u32 {
-    let mut counts = [0u64; 256];
-    symbols.iter().for_each(|&s| counts[usize::from(s)] += 1);
-    (total_bits(&counts) / symbols.len().max(1) as u64) as u32
-}
-
-/// Bits that coding `counts` with their own entropy takes, in units of 2^-8.
-pub(crate) fn total_bits(counts: &[u64]) -> u64 {
-    let total: u64 = counts.iter().sum();
-    counts.iter().filter(|&&n| n > 0).map(|&n| n * (log2_fixed(total) - log2_fixed(n)) as u64).sum()
 }
 
 /// Tables for counts, as precise as their number allows; those that count nothing are left out.

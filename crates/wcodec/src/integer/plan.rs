@@ -25,13 +25,34 @@ pub(crate) struct IntegerOptions {
     pub(crate) tile: TileSize,
     /// Whether the tensor shall decode in part with a small error: bitplanes only, and nothing is predicted.
     pub(crate) progressive: bool,
+    /// Neither bitplanes nor predictions, for a tensor where these gain nothing.
+    pub(crate) plain: bool,
+}
+
+impl IntegerOptions {
+    pub(super) fn search(self) -> Search {
+        Search::new(self.level, self.progressive, self.plain)
+    }
+}
+
+/// A plan for a tensor.
+pub(crate) struct IntegerPlan {
+    pub(crate) params: IntegerParams,
+    pub(crate) tables: TableSet,
+    /// All superblocks in order, or none if only a sample was looked at.
+    pub(crate) analyses: Vec<Analysis>,
 }
 
 /// Plans a tensor of one byte per element: `data` is all of it, `geometry` its view with a number of rows in a superblock that is a
-/// multiple of the tile.
+/// multiple of the tile. `None` if it would clearly take more than `enough` bytes.
 ///
 /// Looks at every superblock (at [`Level::Fast`] and without `progressive`, at a sample), in parallel.
-pub(crate) fn plan(data: &[u8], geometry: Geometry, options: IntegerOptions) -> Result<(IntegerParams, TableSet)> {
+pub(crate) fn plan(
+    data: &[u8],
+    geometry: Geometry,
+    options: IntegerOptions,
+    enough: u64,
+) -> Result<Option<IntegerPlan>> {
     let params = IntegerParams { geometry, tile: options.tile };
     if geometry.element_bytes != 1 || !geometry.block_rows.is_multiple_of(options.tile.get()) {
         return Err(bad_argument("integer mode: elements of one byte, whole tiles in a superblock"));
@@ -39,7 +60,7 @@ pub(crate) fn plan(data: &[u8], geometry: Geometry, options: IntegerOptions) -> 
     if data.len() != geometry.rows * geometry.cols + geometry.rest {
         return Err(bad_argument("integer mode: data of another length than the view's"));
     }
-    let search = Search::new(options.level, options.progressive);
+    let search = options.search();
     let blocks = geometry.blocks();
     let step = blocks.div_ceil(SAMPLE_BLOCKS[usize::from(options.level != Level::Fast)]);
     let sample = (0..blocks)
@@ -48,7 +69,9 @@ pub(crate) fn plan(data: &[u8], geometry: Geometry, options: IntegerOptions) -> 
         .map(|block| analyse_block(data, params, block, search))
         .collect::<Result<Vec<_>>>()?;
     let sizes: &[usize] = if blocks <= SMALL_BLOCKS { &[1, 2, 4, 8, 16] } else { &[8, 16] };
-    let model = train(&sample, options.progressive, step as u64, sizes).map_err(bad_argument)?;
+    let enough = enough.saturating_mul(8 * 256);
+    let trained = train(&sample, options.progressive, step as u64, sizes, enough).map_err(bad_argument)?;
+    let Some(model) = trained else { return Ok(None) };
 
     let counts = if step == 1 || (options.level == Level::Fast && !options.progressive) {
         let mut counts = no_counts(model.contexts);
@@ -59,7 +82,8 @@ pub(crate) fn plan(data: &[u8], geometry: Geometry, options: IntegerOptions) -> 
     } else {
         count_all(data, params, search, &model)?
     };
-    Ok((params, table_set(counts).map_err(bad_argument)?))
+    let tables = table_set(counts).map_err(bad_argument)?;
+    Ok(Some(IntegerPlan { params, tables, analyses: if step == 1 { sample } else { Vec::new() } }))
 }
 
 fn count_all(data: &[u8], params: IntegerParams, search: Search, model: &Model) -> Result<Vec<Vec<u64>>> {

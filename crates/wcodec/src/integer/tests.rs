@@ -20,12 +20,13 @@ struct Stored {
 
 impl Stored {
     fn new(data: &[u8], geometry: Geometry, options: IntegerOptions) -> Self {
-        let (params, tables) = plan(data, geometry, options).unwrap();
+        let IntegerPlan { params, tables, analyses } = plan(data, geometry, options, u64::MAX).unwrap().unwrap();
         let encoder = IntegerEncoder::new(params, &tables, options).unwrap();
         let (mut chunks, mut blocks, mut entries, mut at) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for chunk in 0..geometry.chunks() {
             let len = geometry.chunk_bytes(chunk);
-            let (bytes, index) = encoder.encode_chunk(chunk, &data[at..at + len]).unwrap();
+            let (bytes, index) = encoder.encode_chunk(chunk, &data[at..at + len], &analyses).unwrap();
+            assert_eq!(encoder.encode_chunk(chunk, &data[at..at + len], &[]).unwrap().0, bytes);
             at += len;
             entries.push(ChunkEntry { len: bytes.len() as u64, decoded_len: len as u64, ..ChunkEntry::default() });
             chunks.push(bytes);
@@ -152,7 +153,7 @@ fn tensor(kind: Kind, len: usize, cols: usize, seed: u64) -> Vec<u8> {
 }
 
 fn options(level: Level, tile: u32, progressive: bool) -> IntegerOptions {
-    IntegerOptions { level, tile: TileSize::new(tile).unwrap(), progressive }
+    IntegerOptions { level, tile: TileSize::new(tile).unwrap(), progressive, plain: false }
 }
 
 proptest! {
@@ -271,7 +272,7 @@ fn smooth_tensors_are_smaller_than_zstd_19_makes_them() {
             "{what}: {:?}",
             stored.forms
         );
-        let guess = estimate(&data, geometry);
+        let guess = estimate(&data, geometry, 256).bytes;
         assert!(10 * stored.len() < 9 * zstd.len(), "{what}: {} against {}", stored.len(), zstd.len());
         assert!(guess.abs_diff(stored.len() as u64) < stored.len() as u64 / 4, "{what}: estimate {guess}");
     }
@@ -281,7 +282,8 @@ fn smooth_tensors_are_smaller_than_zstd_19_makes_them() {
 fn the_estimate_gives_up_on_noise() {
     let data = tensor(Kind::Noise, 1 << 18, 512, 5);
     let geometry = Geometry::choose(data.len() as u64, 512, 1, 256).unwrap();
-    assert!(estimate(&data, geometry) > data.len() as u64 * 97 / 100);
+    let guess = estimate(&data, geometry, 256);
+    assert!(guess.bytes > data.len() as u64 * 97 / 100 && !guess.predicted);
 }
 
 #[test]
@@ -289,12 +291,13 @@ fn data_of_another_length_is_a_bad_argument() {
     let data = tensor(Kind::Ramp, 128 * 64, 64, 0);
     let geometry = Geometry::choose(data.len() as u64, 64, 1, 64).unwrap();
     let options = IntegerOptions::default();
-    assert!(matches!(plan(&data[1..], geometry, options), Err(Error::BadArgument(_))));
+    assert!(matches!(plan(&data[1..], geometry, options, u64::MAX), Err(Error::BadArgument(_))));
     let wide = Geometry { element_bytes: 2, ..geometry };
-    assert!(matches!(plan(&data, wide, options), Err(Error::BadArgument(_))));
-    let (params, tables) = plan(&data, geometry, options).unwrap();
+    assert!(matches!(plan(&data, wide, options, u64::MAX), Err(Error::BadArgument(_))));
+    assert!(plan(&data, geometry, options, 60).unwrap().is_none());
+    let IntegerPlan { params, tables, .. } = plan(&data, geometry, options, u64::MAX).unwrap().unwrap();
     let encoder = IntegerEncoder::new(params, &tables, options).unwrap();
-    assert!(matches!(encoder.encode_chunk(0, &data[1..]), Err(Error::BadArgument(_))));
+    assert!(matches!(encoder.encode_chunk(0, &data[1..], &[]), Err(Error::BadArgument(_))));
     let stored = Stored::new(&data, geometry, options);
     let (mut out, decoder) = (vec![0; data.len() - 1], stored.decoder().unwrap());
     let short = decoder.decode_chunk(0, &stored.chunks[0], 64, &mut out, &mut Scratch::default());

@@ -1,0 +1,96 @@
+//! How often each symbol stands in each run of rows.
+//!
+//! Classes and tables are found in many rounds, and all that a round asks of a run is how often each of its symbols occurs. Counted once,
+//! a run of 256 residuals is a few dozen pairs.
+
+use wcodec_predict::log2_fixed;
+
+/// Symbols of a run with their counts: at most 4 rows of 64 lanes.
+pub(crate) type Run = [(u8, i16)];
+
+/// The runs of a superblock, or of several.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Runs {
+    counts: Vec<(u8, i16)>,
+    /// End in `counts` and entropy per symbol of every run.
+    ends: Vec<(u32, u32)>,
+}
+
+impl Runs {
+    /// Counts every run.
+    pub(crate) fn of<'a>(runs: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut all = Self::default();
+        let mut counts = [[0u16; 256]; 2];
+        for symbols in runs {
+            // Two histograms: neighbours that are equal would wait for each other.
+            let [a, b] = &mut counts;
+            let (pairs, rest) = symbols.as_chunks::<2>();
+            for &[i, j] in pairs {
+                a[usize::from(i)] += 1;
+                b[usize::from(j)] += 1;
+            }
+            rest.iter().for_each(|&i| a[usize::from(i)] += 1);
+            let start = all.counts.len();
+            for (first, (a, b)) in
+                (0..).step_by(8).zip(a.as_chunks_mut::<8>().0.iter_mut().zip(b.as_chunks_mut::<8>().0))
+            {
+                let sums: [u16; 8] = std::array::from_fn(|i| a[i] + b[i]);
+                if sums == [0; 8] {
+                    continue;
+                }
+                (*a, *b) = ([0; 8], [0; 8]);
+                let used = (first..).zip(sums).filter(|&(_, n)| n > 0);
+                all.counts.extend(used.map(|(symbol, n): (u16, u16)| (symbol as u8, n as i16)));
+            }
+            let entropy = total_bits(all.counts[start..].iter().map(|&(_, n)| n as u64)) / symbols.len().max(1) as u64;
+            all.ends.push((all.counts.len() as u32, entropy as u32));
+        }
+        all
+    }
+
+    /// The runs in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Run> {
+        self.with_entropy().map(|(_, run)| run)
+    }
+
+    /// The runs in order, each behind its order-0 entropy per symbol in 2^-8 bits.
+    pub(crate) fn with_entropy(&self) -> impl Iterator<Item = (u32, &Run)> {
+        let starts = [0].into_iter().chain(self.ends.iter().map(|e| e.0));
+        starts.zip(&self.ends).map(|(start, &(end, entropy))| (entropy, &self.counts[start as usize..end as usize]))
+    }
+}
+
+/// Bits that coding counts with their own entropy takes, in units of 2^-8.
+pub(crate) fn total_bits(counts: impl Iterator<Item = u64> + Clone) -> u64 {
+    let all = log2_fixed(counts.clone().sum());
+    counts.filter(|&n| n > 0).map(|n| n * (all - log2_fixed(n)) as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn runs_are_counted_apart(symbols in prop::collection::vec(any::<u8>(), 1..700), len in 1usize..=256, few: bool) {
+            let symbols: Vec<u8> = symbols.iter().map(|&s| if few { s & 3 } else { s }).collect();
+            let runs = Runs::of(symbols.chunks(len));
+            prop_assert_eq!(runs.iter().count(), symbols.len().div_ceil(len));
+            for (run, symbols) in runs.iter().zip(symbols.chunks(len)) {
+                let mut expected: Vec<(u8, i16)> = Vec::new();
+                for symbol in 0..=255 {
+                    let n = symbols.iter().filter(|&&s| s == symbol).count();
+                    expected.extend((n > 0).then_some((symbol, n as i16)));
+                }
+                prop_assert_eq!(run, &expected[..]);
+            }
+        }
+    }
+
+    #[test]
+    fn entropies_are_those_of_the_counts() {
+        let runs = Runs::of([&[1u8, 1, 2, 2][..], &[7; 256]].into_iter());
+        assert_eq!(runs.with_entropy().map(|r| r.0).collect::<Vec<_>>(), [256, 0]);
+    }
+}
