@@ -163,17 +163,19 @@ fn prepare_integer(source: Source<'_>, options: &EncodeOptions, beat: u64) -> Re
     let Some(geometry) = geometry else { return Ok(None) };
     let guess = integer::estimate(source.data, geometry, INTEGER_TILES[usize::from(options.level != Level::Fast)]);
     let near = if options.level == Level::Max { beat + beat / 16 } else { beat };
-    if guess.bytes > near && !progressive {
+    // Where only an estimate tells the size, it has to win clearly.
+    let small = source.data.len() <= TRIAL_BYTES;
+    let least = if small { guess.bytes } else { guess.bytes + guess.bytes / 16 };
+    if least > if small { near } else { beat } && !progressive {
         return Ok(None);
     }
     let integer_options =
         IntegerOptions { level: options.level, progressive, plain: !guess.predicted, ..IntegerOptions::default() };
     // What a sample costs by its tables may be off by so much.
-    let enough = if progressive { u64::MAX } else { beat + beat / 64 };
+    let enough = if progressive { u64::MAX } else { beat + beat / 128 };
     let Some(plan) = integer::plan(source.data, geometry, integer_options, enough)? else { return Ok(None) };
     let IntegerPlan { params, tables, analyses } = plan;
-    let small = source.data.len() <= TRIAL_BYTES;
-    let (mut bytes, mut encoded) = (guess.bytes, Vec::new());
+    let (mut bytes, mut encoded) = (least, Vec::new());
     if small {
         let encoder = IntegerEncoder::new(params, &tables, integer_options)?;
         bytes = (params.to_bytes().len() + tables.to_bytes().len()) as u64;
@@ -185,9 +187,6 @@ fn prepare_integer(source: Source<'_>, options: &EncodeOptions, beat: u64) -> Re
             bytes += (chunk.bytes.len() + 4 * geometry.blocks() / geometry.chunks()) as u64;
             encoded.push(chunk);
         }
-    } else {
-        // An estimate has to win clearly.
-        bytes += bytes / 16;
     }
     let coder = Coder::Integer { params, tables, options: integer_options, encoded };
     Ok((progressive || bytes < beat).then_some(Prepared { coder, bytes }))

@@ -38,6 +38,7 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod carried;
+mod costs;
 pub(crate) mod encode;
 #[cfg(target_arch = "x86_64")]
 mod encode_avx2;

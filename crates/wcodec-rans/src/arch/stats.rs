@@ -139,17 +139,6 @@ stamped! {
         counts.iter().zip(lengths).map(|(&n, &l)| i32::from(n) * i32::from(l)).sum()
     }
 
-    /// See [`crate::stats::class_costs`].
-    fn class_costs(counts: &[(u8, i16)], lengths: &[[i16; 16]; 256]) -> [i32; 16] {
-        let mut sums = [0; 16];
-        for &(value, n) in counts {
-            for (sum, &length) in sums.iter_mut().zip(&lengths[usize::from(value)]) {
-                *sum += i32::from(n) * i32::from(length);
-            }
-        }
-        sums
-    }
-
     /// See [`crate::histograms::Histograms::add`].
     fn add_line(counts: &[u8], kinds: &[i32], lowest: i32, bins: usize, starts: &[u32], sums: &mut [u32]) {
         for (counts, &kind) in counts.chunks_exact(bins).zip(kinds) {

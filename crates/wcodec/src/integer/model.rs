@@ -133,11 +133,14 @@ pub(crate) fn train(
         sample.iter().flat_map(|a| [Some(&a.residuals), a.bitplanes.as_ref()]).flatten().collect();
     let mut best: Option<(u64, Model)> = None;
     for &contexts in sizes.iter().rev() {
-        let mut model = iterate(&both, contexts);
+        // Each superblock has only one form: what both cost together tells nothing.
+        let most =
+            if best.is_none() && both.len() == sample.len() { (enough + enough / 128) / scale } else { u64::MAX };
+        let Some(mut model) = iterate(&both, contexts, most) else { return Ok(None) };
         // Tables that only served forms not chosen are free for those that were.
         let chosen: Vec<&Candidate> = sample.iter().map(|a| model.choose(a, only_planes).0).collect();
         if chosen.len() < both.len() {
-            model = iterate(&chosen, contexts);
+            model = iterate(&chosen, contexts, u64::MAX).expect("no limit");
         }
         let mut counts = no_counts(contexts);
         sample.iter().for_each(|a| model.count(a, only_planes, &mut counts));
@@ -157,7 +160,8 @@ pub(crate) fn train(
     Ok((total <= enough).then_some(model))
 }
 
-fn iterate(candidates: &[&Candidate], contexts: usize) -> Model {
+/// `None` if symbols cost more than `most` after two rounds: what rounds gain later is less than a hundredth.
+fn iterate(candidates: &[&Candidate], contexts: usize, most: u64) -> Option<Model> {
     let mut order: Vec<(u32, &Run)> = candidates.iter().flat_map(|c| c.runs.with_entropy()).collect();
     order.sort_by_key(|&(bits, _)| bits);
     let mut counts = no_counts(contexts);
@@ -167,13 +171,20 @@ fn iterate(candidates: &[&Candidate], contexts: usize) -> Model {
     }
     let mut model = Model::from_counts(&counts);
     if contexts > 1 {
-        for _ in 0..ROUNDS {
-            let mut counts = no_counts(contexts);
-            order.iter().for_each(|(_, run)| add(&mut counts[usize::from(model.best(run).0)], run));
+        for round in 0..ROUNDS {
+            let (mut counts, mut cost) = (no_counts(contexts), 0);
+            for (_, run) in &order {
+                let (class, bits) = model.best(run);
+                add(&mut counts[usize::from(class)], run);
+                cost += bits;
+            }
+            if round == 1 && cost > most {
+                return None;
+            }
             model = Model::from_counts(&counts);
         }
     }
-    model
+    Some(model)
 }
 
 /// Tables for counts, as precise as their number allows; those that count nothing are left out.

@@ -8,6 +8,19 @@ use wcodec_predict::log2_fixed;
 /// Symbols of a run with their counts: at most 4 rows of 64 lanes.
 pub(crate) type Run = [(u8, i16)];
 
+/// Most symbols of a run.
+const MOST_SYMBOLS: usize = 256;
+/// log2 of every count.
+static LOGS: [i32; MOST_SYMBOLS + 1] = {
+    let mut logs = [0; MOST_SYMBOLS + 1];
+    let mut n = 0;
+    while n <= MOST_SYMBOLS {
+        logs[n] = log2_fixed(n as u64);
+        n += 1;
+    }
+    logs
+};
+
 /// The runs of a superblock, or of several.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Runs {
@@ -17,7 +30,7 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    /// Counts every run.
+    /// Counts every run, of at most 256 symbols.
     pub(crate) fn of<'a>(runs: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut all = Self::default();
         let mut counts = [[0u16; 256]; 2];
@@ -30,20 +43,26 @@ impl Runs {
                 b[usize::from(j)] += 1;
             }
             rest.iter().for_each(|&i| a[usize::from(i)] += 1);
-            let start = all.counts.len();
+            let (mut found, mut len) = ([(0, 0); 256 + 8], 0);
+            let mut bits = 0;
+            let whole = log2_fixed(symbols.len() as u64);
             for (first, (a, b)) in
-                (0..).step_by(8).zip(a.as_chunks_mut::<8>().0.iter_mut().zip(b.as_chunks_mut::<8>().0))
+                (0u8..=255).step_by(8).zip(a.as_chunks_mut::<8>().0.iter_mut().zip(b.as_chunks_mut::<8>().0))
             {
                 let sums: [u16; 8] = std::array::from_fn(|i| a[i] + b[i]);
                 if sums == [0; 8] {
                     continue;
                 }
                 (*a, *b) = ([0; 8], [0; 8]);
-                let used = (first..).zip(sums).filter(|&(_, n)| n > 0);
-                all.counts.extend(used.map(|(symbol, n): (u16, u16)| (symbol as u8, n as i16)));
+                for (symbol, n) in (first..=255).zip(sums) {
+                    // No branch: nobody can foretell it.
+                    found[len] = (symbol, n as i16);
+                    len += usize::from(n > 0);
+                    bits += u32::from(n) * (whole - LOGS[usize::from(n)]) as u32;
+                }
             }
-            let entropy = total_bits(all.counts[start..].iter().map(|&(_, n)| n as u64)) / symbols.len().max(1) as u64;
-            all.ends.push((all.counts.len() as u32, entropy as u32));
+            all.counts.extend_from_slice(&found[..len]);
+            all.ends.push((all.counts.len() as u32, bits / symbols.len().max(1) as u32));
         }
         all
     }
