@@ -39,8 +39,10 @@ const PLAIN_TRIAL_BYTES: usize = 32 << 10;
 const KNOWN_TABLES: usize = 16;
 /// Rows of a superblock in integer mode.
 const INTEGER_ROWS: usize = 256;
-/// Tiles that a guess of what the integer mode gives looks at, at [`Level::Fast`] and above.
-const INTEGER_TILES: [usize; 2] = [64, 256];
+/// Tiles that tell whether a tensor's neighbours foretell anything.
+const FEW_TILES: usize = 16;
+/// Zstd level of a quick look.
+const QUICK_LEVEL: i32 = 3;
 /// Frames of a quick look at what Zstd gives.
 const QUICK_FRAMES: usize = 3;
 /// Frames of the sample that decides for a large tensor.
@@ -161,7 +163,14 @@ fn prepare_integer(source: Source<'_>, options: &EncodeOptions, beat: u64) -> Re
     }
     let geometry = Geometry::choose(elements, natural_cols(source.shape), 1, INTEGER_ROWS);
     let Some(geometry) = geometry else { return Ok(None) };
-    let guess = integer::estimate(source.data, geometry, INTEGER_TILES[usize::from(options.level != Level::Fast)]);
+    // Where neighbours foretell nothing, this mode seldom wins, and little: the less a level searches, the less it looks.
+    let foretold = options.level != Level::Max && integer::estimate(source.data, geometry, FEW_TILES).predicted;
+    let tiles = match (options.level, foretold) {
+        (Level::Fast, false) if auto && !progressive => return Ok(None),
+        (Level::Fast, _) | (Level::Default, false) => 64,
+        (Level::Default, true) | (Level::Max, _) => 256,
+    };
+    let guess = integer::estimate(source.data, geometry, tiles);
     let near = if options.level == Level::Max { beat + beat / 16 } else { beat };
     // Where only an estimate tells the size, it has to win clearly.
     let small = source.data.len() <= TRIAL_BYTES;
@@ -232,7 +241,7 @@ fn prepare_frames(source: Source<'_>, options: &EncodeOptions, beat: u64) -> Res
     let mut forms = Vec::new();
     for &plane_bytes in &planes {
         let params = FrameParams::new(options.zstd_frame, plane_bytes);
-        let look = trial(source, params, 3, QUICK_FRAMES)?;
+        let look = trial(source, params, QUICK_LEVEL, if options.level == Level::Fast { 2 } else { QUICK_FRAMES })?;
         if !auto || look < beat + beat / 32 {
             forms.push((look, params));
         }
@@ -245,8 +254,15 @@ fn prepare_frames(source: Source<'_>, options: &EncodeOptions, beat: u64) -> Res
         let wins = if auto { bytes + bytes / 64 < beat } else { bytes < beat };
         return Ok(wins.then_some(Prepared { coder: Coder::Zstd { params, level }, bytes }));
     }
-    // At this level a few frames already tell near misses from wins; a full trial of a near miss costs more than all else.
-    let Some(&(_, first)) = forms.first() else { return Ok(None) };
+    // At this level a few frames already tell near misses from wins, and what one frame gains by the level, far misses; a full trial of a
+    // near miss costs more than all else.
+    let Some(&(look, first)) = forms.first() else { return Ok(None) };
+    if source.data.len() > first.frame as usize {
+        let [quick, slow] = [trial(source, first, QUICK_LEVEL, 1)?, trial(source, first, level, 1)?];
+        if u128::from(look) * u128::from(slow) > u128::from(quick) * u128::from(beat + beat / 128) {
+            return Ok(None);
+        }
+    }
     let first_bytes = trial(source, first, level, QUICK_FRAMES)?;
     if first_bytes > beat {
         return Ok(None);

@@ -68,7 +68,11 @@ pub(crate) fn plan(
         .step_by(step)
         .map(|block| analyse_block(data, params, block, search))
         .collect::<Result<Vec<_>>>()?;
-    let sizes: &[usize] = if blocks <= SMALL_BLOCKS { &[1, 2, 4, 8, 16] } else { &[8, 16] };
+    let sizes: &[usize] = match (blocks <= SMALL_BLOCKS, options.level) {
+        (true, Level::Fast) => &[4, 16],
+        (true, _) => &[1, 2, 4, 8, 16],
+        _ => &[8, 16],
+    };
     let enough = enough.saturating_mul(8 * 256);
     let trained = train(&sample, options.progressive, step as u64, sizes, enough).map_err(bad_argument)?;
     let Some(model) = trained else { return Ok(None) };
