@@ -134,8 +134,11 @@ pub(crate) fn train(
     let mut best: Option<(u64, Model)> = None;
     for &contexts in sizes.iter().rev() {
         // Each superblock has only one form: what both cost together tells nothing.
-        let most =
-            if best.is_none() && both.len() == sample.len() { (enough + enough / 128) / scale } else { u64::MAX };
+        let most = if best.is_none() && both.len() == sample.len() {
+            enough.saturating_add(enough / 128) / scale
+        } else {
+            u64::MAX
+        };
         let Some(mut model) = iterate(&both, contexts, most) else { return Ok(None) };
         // Tables that only served forms not chosen are free for those that were.
         let chosen: Vec<&Candidate> = sample.iter().map(|a| model.choose(a, only_planes).0).collect();
