@@ -2,7 +2,8 @@
 //!
 //! Slots of an even and an odd column share a 32-bit lane, so that four vectors of indexes serve a row. They are stored, and every
 //! entry is loaded by itself: 64 broadcasts, which any load port does, and 56 blends, which any vector port does. A gather of eight takes
-//! eleven cycles on Zen 5, as long as sixteen lanes take so, and as long again on CPUs that guard gathers against sampling of stale data.
+//! eight cycles on Zen 3 and eleven on Zen 5, as long as sixteen lanes take so, and as long again on CPUs that guard gathers against
+//! sampling of stale data.
 #![expect(unsafe_code, reason = "loads at indexes that tables vouch for, in assembly")]
 
 use std::arch::x86_64::*;
